@@ -1,0 +1,191 @@
+"""
+What can go wrong, in the caller's terms.
+
+* KlingError
+  + InvalidArguments   the arguments cannot become a Kling job
+  + UnknownModel       no model has that name
+  + UnknownJob         no job with that id was started here
+  + NoApiKey           spending needs FAL_KEY
+  + OverBudget         the operator's limit would be passed
+  + InputRefused       a picture, path or address may not be used
+  + FalRejected        fal.ai refused the request
+  + FalUnreachable     fal.ai could not be reached, or did not answer as fal.ai does
+  + AccountLocked      fal.ai has locked the account (balance, payment, budget)
+  + RateLimited        fal.ai asks for fewer requests
+  + LedgerUnavailable  the record of jobs and money cannot be written, so nothing may be spent
+  + NotAvailable       an optional part is not installed
+  + Internal           a defect of this program; the log has the details
+
+Every message is read by a model deciding what to do next. It says what
+happened, whether money moved, and what would work, in that order.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "AccountLocked",
+    "Billed",
+    "FalRejected",
+    "FalUnreachable",
+    "InputRefused",
+    "Internal",
+    "InvalidArguments",
+    "KlingError",
+    "LedgerUnavailable",
+    "NoApiKey",
+    "NotAvailable",
+    "OverBudget",
+    "RateLimited",
+    "SettingsError",
+    "UnknownJob",
+    "UnknownModel",
+]
+
+Billed = Literal["no", "maybe", "yes"]
+
+_MONEY: dict[Billed, str] = {
+    "no": "Nothing was charged.",
+    "maybe": "It may have been charged.",
+    "yes": "It was charged.",
+}
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message names the variable and what it accepts."""
+
+
+class KlingError(Exception):
+    """
+    What happened, whether money moved, and what would work.
+
+    Args:
+        what: What happened, as a sentence.
+        next_step: What would work, as a sentence.
+        field: The argument it is about, as a path such as ``shots[1].duration``.
+        allowed: The values that would be accepted.
+        billed: Whether money moved.
+        job_id: The job it is about.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        what: str,
+        next_step: str,
+        *,
+        field: str | None = None,
+        allowed: tuple[str, ...] = (),
+        billed: Billed = "no",
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(f"{self.code}: {what} {_MONEY[billed]} {next_step}")
+        self.what = what
+        self.next_step = next_step
+        self.field = field
+        self.allowed = allowed
+        self.billed: Billed = billed
+        self.job_id = job_id
+
+
+class InvalidArguments(KlingError):
+    """The arguments cannot become a Kling job."""
+
+    code = "invalid_arguments"
+
+
+class UnknownModel(KlingError):
+    """No model has that name."""
+
+    code = "unknown_model"
+
+
+class UnknownJob(KlingError):
+    """No job with that id was started here."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"No job {job_id[:64]!r} is in this ledger.",
+            "list_jobs shows the ones that exist.",
+            field="job_id",
+            job_id=None,
+        )
+
+
+class NoApiKey(KlingError):
+    """Spending needs a fal.ai key."""
+
+    code = "no_api_key"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "FAL_KEY is not set for this server.",
+            "The user can make a key at https://fal.ai/dashboard/keys and put it in the server's configuration as "
+            "FAL_KEY; KLING_MCP_BACKEND=simulator tries everything without a key or money.",
+        )
+
+
+class OverBudget(KlingError):
+    """The operator's limit would be passed."""
+
+    code = "over_budget"
+
+
+class InputRefused(KlingError):
+    """A picture, path or address may not be used."""
+
+    code = "input_refused"
+
+
+class FalRejected(KlingError):
+    """fal.ai refused the request."""
+
+    code = "fal_rejected"
+
+
+class FalUnreachable(KlingError):
+    """fal.ai could not be reached, or did not answer as fal.ai does."""
+
+    code = "fal_unreachable"
+
+
+class AccountLocked(KlingError):
+    """fal.ai has locked the account."""
+
+    code = "account_locked"
+
+
+class RateLimited(KlingError):
+    """fal.ai asks for fewer requests."""
+
+    code = "rate_limited"
+
+
+class LedgerUnavailable(KlingError):
+    """The record of jobs and money cannot be written, so nothing may be spent."""
+
+    code = "ledger_unavailable"
+
+
+class NotAvailable(KlingError):
+    """An optional part is not installed."""
+
+    code = "not_available"
+
+
+class Internal(KlingError):
+    """A defect of this program; the log has the details under the reference."""
+
+    code = "internal"
+
+    def __init__(self, reference: str, *, billed: Billed = "no") -> None:
+        super().__init__(
+            f"An unexpected error happened inside kling-mcp (reference {reference}).",
+            "list_jobs shows what was started; the server's log has the details under the reference.",
+            billed=billed,
+        )
+        self.reference = reference

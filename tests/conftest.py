@@ -1,0 +1,29 @@
+"""What every test stands on: nothing of this machine, nothing outside loopback."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CANARY_KEY = "canary-5b0c1d2e:f00dfeed0123456789abcdef00c0ffee"
+"""The fal key of every test; it must never turn up in anything that the program writes."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads the developer's key or writes to their folders."""
+    for name in [name for name in os.environ if name.startswith(("KLING_MCP_", "FAL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KLING_MCP_DATA_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("KLING_MCP_OUTPUT_DIR", str(tmp_path / "videos"))
