@@ -1,0 +1,328 @@
+"""
+A job, its states, and which event leads where: pure, decided without I/O.
+
+```text
+preparing ── Sending ──► submitting ── Accepted ──► queued ◄─ Progressed ─► running ── Finished ──► completed
+    │                        │  │                      ▲ │                     │
+    └─ NotSent ──► not_submitted ◄─ NotSent            │ └──── Failed / CancelledAtFal ──► failed / cancelled
+                             │                         │
+                             └─ LostTrack ──► unknown ─┴ Accepted (found again)
+                                                  ├─ ProvenAbsent ──► not_submitted
+                                                  └─ SettledByUser ──► failed (charged) | not_submitted
+```
+
+A state that ends a job never changes again. `unknown` means that fal may
+have the request: it is never sent again, only found again or settled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kling_mcp.errors import Billed
+
+__all__ = [
+    "ENDED",
+    "OPEN",
+    "STATES",
+    "Accepted",
+    "CancelledAtFal",
+    "Event",
+    "Failed",
+    "Fault",
+    "Finished",
+    "IllegalTransitionError",
+    "Intent",
+    "Job",
+    "LostTrack",
+    "NotSent",
+    "Progressed",
+    "ProvenAbsent",
+    "Sending",
+    "SettledByUser",
+    "State",
+    "Step",
+    "step",
+]
+
+State = Literal[
+    "preparing",
+    "submitting",
+    "queued",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "not_submitted",
+    "unknown",
+]
+
+OPEN: Final[frozenset[State]] = frozenset({"preparing", "submitting", "queued", "running", "unknown"})
+"""States in which the price is held against the budget."""
+
+ENDED: Final[frozenset[State]] = frozenset({"completed", "failed", "cancelled", "not_submitted"})
+"""States that never change again."""
+
+STATES: Final[tuple[State, ...]] = (
+    "preparing",
+    "submitting",
+    "queued",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "not_submitted",
+    "unknown",
+)
+
+
+class IllegalTransitionError(Exception):
+    """An event reached a job in a state that it cannot change."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        super().__init__(f"{type(event).__name__} does not apply to a job that is {state}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """
+    Why a job did not bring a video, in words a caller can act on.
+
+    Args:
+        upstream_detail: Text from fal.ai, cleaned and marked as such; never an instruction.
+    """
+
+    code: str
+    message: str
+    billed: Billed
+    field: str | None = None
+    upstream_detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """
+    One paid generation that somebody wants, before anything was sent.
+
+    Args:
+        account: First twelve hex digits of the key's SHA-256; never the key.
+        fingerprint: What makes two calls the same call.
+        estimate_u: Expected price in micro-dollars.
+        ceiling_u: Highest price in micro-dollars; this is what the budget holds.
+        arguments: The friendly arguments, for people; pictures as they were named.
+    """
+
+    job_id: str
+    account: str
+    fingerprint: str
+    take: int
+    model: str
+    endpoint_id: str
+    arguments: Mapping[str, object]
+    estimate_u: int
+    ceiling_u: int
+    basis: str
+    video_seconds: int
+    expected_seconds: int | None
+    warnings: tuple[str, ...] = ()
+    nonce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """
+    A row of the ledger: everything that is known of one paid generation.
+
+    Times are UTC milliseconds since 1970, money is micro-dollars.
+    """
+
+    seq: int
+    intent: Intent
+    state: State
+    owner: str
+    day: str
+    created_ms: int
+    updated_ms: int
+    attempt: int = 0
+    body: Mapping[str, object] | None = None
+    request_id: str | None = None
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
+    queue_position: int | None = None
+    progress_note: str | None = None
+    sent_ms: int | None = None
+    accepted_ms: int | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    cancel_requested: bool = False
+    cost_u: int | None = None
+    cost_source: Literal["billed", "estimated"] | None = None
+    result: Mapping[str, object] | None = None
+    fault: Fault | None = None
+    saved_to: str | None = None
+    save_trouble: str | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def job_id(self) -> str:
+        """The id that users, resources and tasks know it by."""
+        return self.intent.job_id
+
+    @property
+    def open(self) -> bool:
+        """Whether its price is still held."""
+        return self.state in OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The request is about to leave, with *body*; from here on fal may have it."""
+
+    body: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """fal certainly has no such request."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """fal answered with a request id, or the request was found again by its id."""
+
+    request_id: str
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
+    queue_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostTrack:
+    """The request may have reached fal, and nobody can tell from here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """fal says where the request stands."""
+
+    running: bool
+    queue_position: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """fal delivered; *cost_u* is what fal billed, where it said so."""
+
+    result: Mapping[str, object]
+    cost_u: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """fal ended the request without a video."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledAtFal:
+    """fal took the request out of the queue or stopped it."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAbsent:
+    """fal's history shows a later request of ours and not this one."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class SettledByUser:
+    """The user looked at fal's dashboard and says whether it was charged."""
+
+    charged: bool
+    fault: Fault
+
+
+Event = (
+    Sending
+    | NotSent
+    | Accepted
+    | LostTrack
+    | Progressed
+    | Finished
+    | Failed
+    | CancelledAtFal
+    | ProvenAbsent
+    | SettledByUser
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    What an event does: the next state, and to the money that is held.
+
+    ``settle_u`` is what the job costs in the end: None keeps the hold,
+    0 releases it, anything else turns it into spending.
+    """
+
+    state: State
+    settle_u: int | None = None
+    cost_source: Literal["billed", "estimated"] | None = None
+
+
+def step(job: Job, event: Event) -> Step:
+    """
+    Where *event* leads from the state that *job* is in.
+
+    Raises:
+        IllegalTransitionError: The event does not apply to that state.
+    """
+    match event, job.state:
+        case Sending(), "preparing":
+            return Step("submitting")
+        case NotSent(), "preparing" | "submitting":
+            return Step("not_submitted", settle_u=0)
+        case Accepted(), "submitting" | "unknown":
+            return Step("queued")
+        case LostTrack(), "submitting":
+            return Step("unknown")
+        case Progressed(running=running), "queued" | "running":
+            return Step("running" if running else "queued")
+        case Finished(cost_u=billed_u), "queued" | "running":
+            if billed_u is not None:
+                return Step("completed", billed_u, "billed")
+            return Step("completed", job.intent.estimate_u, "estimated")
+        case Failed(fault=fault), "queued" | "running":
+            return _ended("failed", job, fault)
+        case CancelledAtFal(fault=fault), "queued" | "running":
+            return _ended("cancelled", job, fault)
+        case ProvenAbsent(), "unknown":
+            return Step("not_submitted", settle_u=0)
+        case SettledByUser(charged=True, fault=fault), "unknown":
+            return _ended("failed", job, fault)
+        case SettledByUser(charged=False), "unknown":
+            return Step("not_submitted", settle_u=0)
+        case _:
+            raise IllegalTransitionError(job.state, event)
+
+
+def _ended(state: State, job: Job, fault: Fault) -> Step:
+    if fault.billed == "no":
+        return Step(state, settle_u=0)
+    # A failure that may have been billed counts against the budget until somebody knows better.
+    return Step(state, job.intent.estimate_u, "estimated")

@@ -1,0 +1,153 @@
+"""
+The durable record of jobs and money: what an engine must do, whatever it is made of.
+
+An engine is synchronous and used from one worker thread. Every method is one
+transaction that is on disk when it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kling_mcp.jobs.job import Event, Intent, Job, State
+
+__all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Ledger", "Limits", "Reservation", "Upload"]
+
+DEDUPE_WINDOW_MS = 15 * 60 * 1000
+"""For how long after its end a job still answers for the same call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's hard limits in micro-dollars, for one job and for one UTC day."""
+
+    job_u: int
+    day_u: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The job that answers for an intent, and whether this call made it."""
+
+    job: Job
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of an event: the row as it is now, and whether the event changed it."""
+
+    job: Job
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DaySpend:
+    """Money of one UTC day in micro-dollars."""
+
+    day: str
+    held_u: int
+    spent_u: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture that fal's storage already has, until *expires_ms*."""
+
+    sha256: str
+    url: str
+    expires_ms: int
+
+
+class Ledger(Protocol):
+    """
+    Jobs and money, shared by every server process of a user.
+
+    Every method may raise `LedgerUnavailable`; reading goes on where it can.
+    """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing may be spent, or None."""
+        ...
+
+    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+        """
+        Record *intent* and hold its ceiling, or find the job that already answers for it.
+
+        Raises:
+            OverBudget: The ceiling is over a limit; nothing was recorded.
+        """
+        ...
+
+    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+        """
+        Move a job by *event*, if its state allows; a late or repeated event changes nothing.
+
+        An acceptance that cannot be placed is kept as an orphan, never dropped.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        ...
+
+    def adopt(self, job_id: str, old_owner: str, owner: str, now_ms: int) -> bool:
+        """Take a job over from an owner that is gone; False if another process was faster."""
+        ...
+
+    def mark_cancel(self, job_id: str, now_ms: int) -> Job:
+        """Note that the user wants the job cancelled."""
+        ...
+
+    def mark_saved(self, job_id: str, path: str | None, trouble: str | None, now_ms: int) -> Job:
+        """Note where the video was saved, or why it was not."""
+        ...
+
+    def warn(self, job_id: str, warning: str, now_ms: int) -> Job:
+        """Add *warning* to a job, once."""
+        ...
+
+    def get(self, job_id: str) -> Job:
+        """
+        One job.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        ...
+
+    def page(self, *, state: State | None = None, limit: int = 20, before_seq: int | None = None) -> Sequence[Job]:
+        """Jobs, newest first."""
+        ...
+
+    def unfinished(self) -> Sequence[Job]:
+        """Jobs that are open, and finished ones whose video is still to be saved."""
+        ...
+
+    def request_ids(self, endpoint_id: str) -> frozenset[str]:
+        """Every request id of an endpoint that the ledger knows, orphans included."""
+        ...
+
+    def spend(self, now_ms: int, days: int = 30) -> Sequence[DaySpend]:
+        """Money by day, newest first; today is always there."""
+        ...
+
+    def upload(self, sha256: str, now_ms: int) -> Upload | None:
+        """Where fal's storage has this content, if it still has."""
+        ...
+
+    def remember_upload(self, upload: Upload) -> None:
+        """Note where fal's storage has a content."""
+        ...
+
+    def change_counter(self) -> int:
+        """A number that is another one after any process changed the ledger."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; nothing may be called afterwards."""
+        ...
