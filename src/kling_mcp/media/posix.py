@@ -131,6 +131,16 @@ class FolderHandle:
             return False
         return os.path.samestat(named, os.fstat(descriptor))
 
+    def published(self, name: str, descriptor: int) -> str | None:
+        """The final name like *name* that means the file that is open; None when it has none yet."""
+        for candidate in _candidates(name):
+            if self.is_still(candidate, descriptor):
+                return candidate
+            # Names are given in this order, so after the first free one there is none.
+            if not self._exists(candidate):
+                break
+        return None
+
     def remove(self, name: str) -> None:
         """Remove *name* if it is there; a link is removed itself."""
         try:
@@ -168,6 +178,13 @@ class FolderHandle:
         finally:
             os.close(descriptor)
         raise NameTaken(errno.EEXIST, "a thousand names like it are taken")
+
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _sync(self) -> None:
         # The file has its name by now; a file system that cannot sync a folder does not take that back.

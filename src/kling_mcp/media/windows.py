@@ -88,6 +88,10 @@ if sys.platform == "win32":  # pragma: no cover - needs Windows
             except FileNotFoundError:
                 return False
 
+        def published(self, name: str, descriptor: int) -> str | None:
+            """The final name of the open file: none, because a rename on Windows leaves no second name behind."""
+            return None
+
         def remove(self, name: str) -> None:
             """Remove *name* if it is there."""
             with contextlib.suppress(FileNotFoundError):
