@@ -421,6 +421,7 @@ def _endpoint(node: _Node) -> Endpoint:
     limits = {name: _limits(member) for name, member in node.at("limits").fields().items()}
     schema = _object_schema(node.at("input_schema"))
     arguments = _arguments(node.at("arguments"), schema, limits)
+    _check_roles(arguments, node.at("arguments"))
     return Endpoint(
         model=_matching(node.at("model"), r"[a-z0-9]+(-[a-z0-9]+)*"),
         endpoint_id=_matching(node.at("endpoint_id"), r"[a-z0-9.-]+(/[a-z0-9.-]+)+"),
@@ -512,10 +513,24 @@ def _check_kind(argument: Argument, node: _Node) -> None:
         raise _Wrong(f"{node.place}: the schema of {argument.field} has no default among its values")
     if argument.kind == "audio" and not isinstance(argument.schema.get("default"), bool):
         raise _Wrong(f"{node.place}: the schema of {argument.field} has no default of true or false")
-    if argument.kind == "shot" and not any(item.kind == "length" for item in argument.items.values()):
-        raise _Wrong(f"{node.place}: a shot needs an item of kind length")
+    if argument.kind == "shot" and not (argument.many and {"text", "length"} <= _kinds(argument.items)):
+        raise _Wrong(f"{node.place}: shots are a list whose items are of kind text and length")
     if argument.send_default_with and "default" not in argument.schema:
         raise _Wrong(f"{node.place}: the schema of {argument.field} has no default to send")
+
+
+def _kinds(arguments: Mapping[str, Argument]) -> set[ArgumentKind]:
+    return {argument.kind for argument in arguments.values()}
+
+
+def _check_roles(arguments: Mapping[str, Argument], node: _Node) -> None:
+    """Refuse a set of arguments that leaves the length of a video, which is what is paid for, in doubt."""
+    kinds = [argument.kind for argument in arguments.values()]
+    if kinds.count("length") != 1:
+        raise _Wrong(f"{node.place}: exactly one argument must be of kind length")
+    for kind in ("audio", "shot"):
+        if kinds.count(kind) > 1:
+            raise _Wrong(f"{node.place}: at most one argument may be of kind {kind}")
 
 
 def _rule(node: _Node, arguments: Mapping[str, Argument]) -> Rule:

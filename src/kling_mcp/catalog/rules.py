@@ -1,0 +1,208 @@
+"""
+The rules across fields, which no schema of a single field can state.
+
+Each endpoint's file lists its rules as data; here is what the kinds mean.
+
+* ``exactly_one``  one of the arguments, not several and not none
+* ``count``        at most so many values; a selector ending in ``[]`` counts the members of each list by itself
+* ``together``     arguments that do not go together
+* ``text_length``  at most so many characters
+* ``needs``        a value needs another argument to have a value
+* ``reference``    a marker in a text, such as one with a number, names something that is there
+* ``given``        an argument is worth a remark whenever it is given
+* ``one_group``    an object is described by one group of its members
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+from kling_mcp.errors import InvalidArguments
+
+if TYPE_CHECKING:
+    from kling_mcp.catalog.endpoint import Catalog, Endpoint, Rule, RuleKind
+    from kling_mcp.catalog.values import Findings
+
+__all__ = ["check"]
+
+Given: TypeAlias = Mapping[str, object]
+
+
+def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: Findings) -> None:
+    """
+    Hold *given*, the values of a call, against the rules of *endpoint*; remarks go to *findings*.
+
+    Raises:
+        InvalidArguments: a rule is broken.
+
+    """
+    case = _Case(catalog, endpoint, given, findings)
+    for rule in endpoint.rules:
+        _CHECKS[rule.kind](rule, case)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    catalog: Catalog
+    endpoint: Endpoint
+    given: Given
+    findings: Findings
+
+    def select(self, selector: str) -> list[tuple[str, object]]:
+        """The values that *selector* names, each with its path."""
+        found: list[tuple[str, object]] = [("", self.given)]
+        for step in selector.split("."):
+            name = step.removesuffix("[]")
+            holders = [(path, cast("Given", holder)) for path, holder in found]
+            members = [(f"{path}.{name}" if path else name, holder[name]) for path, holder in holders if name in holder]
+            found = _spread(members) if step.endswith("[]") else members
+        return found
+
+    def broken(self, rule: Rule, field: str, what: str, next_step: str, allowed: tuple[str, ...] = ()) -> None:
+        """Refuse, or warn, as the rule says."""
+        if rule.level == "warn":
+            self.findings.warnings.append(f"{what} {rule.say}".strip())
+            return
+        raise InvalidArguments(f"{what} {rule.say}".strip(), next_step, field=field, allowed=allowed)
+
+
+def _spread(members: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    return [
+        (f"{path}[{index}]", value)
+        for path, values in members
+        for index, value in enumerate(cast("list[object]", values))
+    ]
+
+
+def _exactly_one(rule: Rule, case: _Case) -> None:
+    given = [name for name in rule.of if case.select(name)]
+    names = " or ".join(rule.of)
+    if len(given) > 1:
+        case.broken(rule, given[-1], f"{' and '.join(given)} are both given.", f"Give either {names}.", rule.of)
+    if not given and not case.findings.estimating:
+        case.broken(rule, rule.of[0], f"Neither {' nor '.join(rule.of)} is given.", f"Give either {names}.", rule.of)
+
+
+def _count(rule: Rule, case: _Case) -> None:
+    most = cast("int", rule.maximum)
+    for selector in rule.of:
+        lists = case.select(selector.removesuffix("[]"))
+        if selector.endswith("[]"):
+            counted = [(path, len(cast("list[object]", values))) for path, values in lists]
+        else:
+            counted = [(lists[-1][0], len(lists))] if lists else []
+        for path, count in counted:
+            if count > most:
+                where = path if selector.endswith("[]") else selector
+                allowed = (f"up to {most}",)
+                case.broken(rule, path, f"{where} is given {count} times.", f"Give at most {most}.", allowed)
+
+
+def _together(rule: Rule, case: _Case) -> None:
+    if all(case.select(name) for name in rule.of):
+        case.broken(
+            rule, rule.of[0], f"{' and '.join(rule.of)} are given together.", f"Leave out one of {', '.join(rule.of)}."
+        )
+
+
+def _text_length(rule: Rule, case: _Case) -> None:
+    most = cast("int", rule.maximum)
+    for selector in rule.of:
+        for path, value in case.select(selector):
+            count = len(str(value))
+            if count > most:
+                case.broken(
+                    rule, path, f"{path} has {count:,} characters.", f"Allowed are up to {most:,}.", (f"up to {most}",)
+                )
+
+
+def _needs(rule: Rule, case: _Case) -> None:
+    needed = cast("str", rule.argument)
+    if case.given.get(needed) == rule.value:
+        return
+    for selector in rule.of:
+        for path, _ in case.select(selector):
+            wanted = str(rule.value).lower() if isinstance(rule.value, bool) else rule.value
+            case.broken(
+                rule,
+                needed,
+                f"{path} needs {needed} to be {wanted}.",
+                f"Set {needed} to {wanted}, or leave out {path}.",
+                (str(wanted),),
+            )
+
+
+def _reference(rule: Rule, case: _Case) -> None:
+    before, after = cast("str", rule.marker).split("{n}", 1)
+    pattern = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}", re.IGNORECASE)
+    there = sum(len(case.select(name)) or (name in case.findings.missing) for name in rule.counts)
+    for selector in rule.of:
+        for path, text in case.select(selector):
+            for match in pattern.finditer(str(text)):
+                # A number of any length can be typed; nine digits are more than any list has.
+                number = int(match[1][:9])
+                exact = f"{before}{match[1]}{after}"
+                if match[0] != exact:
+                    case.findings.warnings.append(f"{path} says {match[0]}; only {exact} is read as a reference.")
+                elif not 1 <= number <= there:
+                    _refuse_reference(rule, case, path, exact[:40], there)
+
+
+def _refuse_reference(rule: Rule, case: _Case, path: str, marker: str, there: int) -> None:
+    counted = " and ".join(name.removesuffix("[]") for name in rule.counts)
+    names = tuple(cast("str", rule.marker).replace("{n}", str(number)) for number in range(1, there + 1))
+    if not counted:
+        takers = [
+            endpoint.model
+            for endpoint in case.catalog.endpoints
+            if any(other.marker == rule.marker and other.counts for other in endpoint.rules)
+        ]
+        case.broken(
+            rule,
+            path,
+            f"{path} refers to {marker}, and {case.endpoint.model} takes nothing that it could name.",
+            f"Leave the reference out, or use a model that takes it: {', '.join(takers)}.",
+        )
+    have = f"Allowed here: {', '.join(names)}; or" if names else "Leave the reference out, or"
+    case.broken(
+        rule,
+        path,
+        f"{path} refers to {marker}, which is not there: the call has {there} in {counted}.",
+        f"{have} add to {counted}. Numbers start at 1, in list order.",
+        names,
+    )
+
+
+def _given(rule: Rule, case: _Case) -> None:
+    for selector in rule.of:
+        for path, _ in case.select(selector):
+            case.broken(rule, path, "", f"Leave out {path}.")
+
+
+def _one_group(rule: Rule, case: _Case) -> None:
+    names = tuple(name for group in rule.groups for name in group)
+    for selector in rule.of:
+        for path, value in case.select(selector):
+            members = cast("Given", value)
+            present = [group for group in rule.groups if any(name in members for name in group)]
+            if not present and case.findings.estimating:
+                case.findings.missing.append(f"{path}.{names[0]}")
+            elif not present:
+                case.broken(rule, path, f"{path} has none of {', '.join(names)}.", "Give one of them.", names)
+            elif len(present) > 1:
+                case.findings.warnings.append(f"{path} has members of several kinds. {rule.say}")
+
+
+_CHECKS: Final[Mapping[RuleKind, Callable[[Rule, _Case], None]]] = {
+    "exactly_one": _exactly_one,
+    "count": _count,
+    "together": _together,
+    "text_length": _text_length,
+    "needs": _needs,
+    "reference": _reference,
+    "given": _given,
+    "one_group": _one_group,
+}
