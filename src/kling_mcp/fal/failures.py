@@ -1,0 +1,221 @@
+"""
+From an error answer of fal.ai to what it means for the job and the money.
+
+fal answers with three shapes: a model's errors (a list under ``detail``), its
+queue's errors (``detail`` and ``error_type``), and the platform's (an object
+under ``error``). The words in them come from outside and may be anything, so
+they decide nothing: a type that is known picks a fixed sentence, and the words
+themselves are kept, cleaned and marked, in one field.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from string import Formatter
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, NoApiKey, RateLimited
+from kling_mcp.fal import meanings
+from kling_mcp.fal.strict_json import NotJson, items, members, text
+from kling_mcp.fal.words import upstream_detail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kling_mcp.errors import Billed
+    from kling_mcp.fal.http import Answer
+    from kling_mcp.fal.meanings import Code, Meaning
+
+__all__ = ["Failure", "RequestNotFound", "Stage", "error_for", "explain", "explain_completed", "is_verdict"]
+
+Stage = Literal["submit", "status", "result", "cancel", "free"]
+"""What was being done; ``free`` is what fal never charges for, such as uploads and lookups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    A refusal or failure that fal.ai has stated.
+
+    Args:
+        type: fal's name for it where this program knows it, else ``unknown_error``.
+        sentence: What happened.
+        next_step: What would work.
+        field: The field of the request's body that it is about, such as ``elements[0].frontal_image_url``.
+        retryable: Whether fal may do the same request better at another time.
+        billed: Whether money moved.
+        upstream_detail: fal's own words, cleaned and marked.
+        code: The code that a caller of this program sees.
+    """
+
+    type: str
+    sentence: str
+    next_step: str
+    field: str | None
+    retryable: bool
+    billed: Billed
+    upstream_detail: str | None
+    code: Code = "fal_rejected"
+
+
+class RequestNotFound(FalRejected):
+    """fal.ai does not know a request of that id, or no longer."""
+
+
+def explain(answer: Answer, stage: Stage, *, keyed: bool = True) -> Failure:
+    """
+    What an answer that is not a success means.
+
+    Args:
+        answer: The answer, of any shape.
+        stage: What was being done, which decides whether money may have moved.
+        keyed: Whether a key was sent along.
+    """
+    complaint = _Complaint.of_answer(answer)
+    meaning = (
+        meanings.of_account(answer.status, complaint.type, complaint.text, keyed=keyed)
+        or meanings.of_type(complaint.type)
+        or meanings.of_status(answer.status)
+    )
+    return _failure(meaning, complaint, _billed(answer.status, stage))
+
+
+def explain_completed(error: object, error_type: object) -> Failure | None:
+    """What the ``error`` and ``error_type`` of a COMPLETED status mean; None where there is no error."""
+    if not error and not error_type:
+        return None
+    complaint = _Complaint.of_document({"detail": error, "error_type": error_type})
+    meaning = meanings.of_type(complaint.type) or meanings.UNKNOWN_FAILURE
+    return _failure(meaning, complaint, meaning.billed_at_the_end)
+
+
+def is_verdict(answer: Answer) -> bool:
+    """
+    Whether an error answer to a result request is the last word about the job.
+
+    A gateway's 504 says nothing about a finished job, and jobs have been lost by
+    believing it: a 5xx counts only with a list of typed errors, which the model
+    itself writes; a 4xx with a complaint of either shape.
+    """
+    try:
+        body = members(answer.json())
+    except NotJson:
+        return False
+    details = items(body.get("detail"))
+    if answer.status >= 500:
+        return any(text(members(item).get("type")) for item in details)
+    return bool(details or text(body.get("detail")) or text(body.get("error_type")))
+
+
+def error_for(failure: Failure, *, job_id: str | None = None) -> KlingError:
+    """The exception for *failure*, to be raised where a value will not do."""
+    if failure.code == "no_api_key":
+        return NoApiKey()
+    kind: type[KlingError] = RequestNotFound if failure.type == "not_found" else _ERRORS[failure.code]
+    return kind(failure.sentence, failure.next_step, field=failure.field, billed=failure.billed, job_id=job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Complaint:
+    """What is in an error body, not yet believed."""
+
+    type: str = ""
+    text: str = ""
+    location: Sequence[object] = ()
+    numbers: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    @classmethod
+    def of_answer(cls, answer: Answer) -> _Complaint:
+        named = answer.headers.get("x-fal-error-type", "")
+        try:
+            return cls.of_document(answer.json(), named)
+        except NotJson:
+            # A page of a proxy or a balancer: nothing in it is worth repeating.
+            return cls(type=named)
+
+    @classmethod
+    def of_document(cls, document: object, named: str = "") -> _Complaint:
+        body = members(document)
+        details = items(body.get("detail")) or items(document)
+        if details:
+            first = members(details[0])
+            return cls(
+                type=text(first.get("type")) or named,
+                text=text(first.get("msg")),
+                location=items(first.get("loc")),
+                numbers=members(first.get("ctx")),
+            )
+        error = body.get("error")
+        return cls(
+            type=text(body.get("error_type")) or text(members(error).get("type")) or named,
+            text=text(body.get("detail"))
+            or text(members(error).get("message"))
+            or text(error)
+            or text(body.get("message")),
+        )
+
+
+def _failure(meaning: Meaning, complaint: _Complaint, billed: Billed) -> Failure:
+    unknown_type = "" if meaning.type == complaint.type else complaint.type
+    return Failure(
+        type=meaning.type,
+        sentence=f"{meaning.sentence} {_filled(meaning.numbers, complaint.numbers)}".rstrip(),
+        next_step=meaning.next_step,
+        field=_path(complaint.location),
+        retryable=meaning.retryable,
+        billed=billed,
+        upstream_detail=upstream_detail(": ".join(part for part in (unknown_type, complaint.text) if part)),
+        code=meaning.code,
+    )
+
+
+def _billed(status: int, stage: Stage) -> Billed:
+    """fal charges for results; a 5xx is free, a 4xx at the end may have used a runner (fal's billing page)."""
+    if stage in {"submit", "free"} or (stage == "result" and status >= 500):
+        return "no"
+    return "maybe"
+
+
+def _filled(templates: Sequence[str], numbers: Mapping[str, object]) -> str:
+    """The first of *templates* for which all numbers came along, or nothing."""
+    for template in templates:
+        names = [name for _, name, _, _ in Formatter().parse(template) if name]
+        values = {name: _plain(numbers.get(name)) for name in names}
+        if None not in values.values():
+            return template.format(**values)
+    return ""
+
+
+def _plain(value: object) -> str | None:
+    """A number or a few short words from outside, fit to stand in a sentence; else None."""
+    if isinstance(value, list):
+        words = [_plain(item) for item in items(cast("object", value))[:12]]
+        return ", ".join(word for word in words if word is not None) if words and None not in words else None
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and abs(value) < 10**15:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.:/+-]{1,24}", value):
+        return value
+    return None
+
+
+def _path(location: Sequence[object]) -> str | None:
+    """``["body", "elements", 0, "image_url"]`` as ``elements[0].image_url``; None where it is not like that."""
+    parts: list[str] = []
+    for part in location[:12]:
+        if isinstance(part, int) and not isinstance(part, bool) and 0 <= part < 1000:
+            parts.append(f"[{part}]")
+        elif isinstance(part, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", part):
+            parts.append(f".{part}")
+        else:
+            return None
+    return "".join(parts[1:] if parts[:1] == [".body"] else parts).removeprefix(".") or None
+
+
+_ERRORS: Final[Mapping[Code, type[KlingError]]] = {
+    "fal_rejected": FalRejected,
+    "fal_unreachable": FalUnreachable,
+    "account_locked": AccountLocked,
+    "rate_limited": RateLimited,
+}

@@ -1,0 +1,524 @@
+"""
+One HTTP exchange at a time, with everything bounded: where the key goes, how long it takes, how much comes back.
+
+The one module that knows httpx, which is imported on first use. httpx bounds
+each read and not the whole call, decompresses without a limit and follows the
+environment; here each exchange has a deadline and a byte cap, nothing is
+compressed, no redirect is followed with the key, no cookie is kept, and what
+goes wrong leaves as `Interrupted`, which says whether the request may have arrived.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import time
+from base64 import b64encode
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final, Literal, Self
+from urllib.parse import urljoin
+
+import anyio
+
+from kling_mcp import __version__
+from kling_mcp.errors import FalUnreachable, InputRefused
+from kling_mcp.fal import strict_json
+from kling_mcp.fal.addresses import LOOPBACK, Address
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from types import TracebackType
+
+    import httpx
+
+    from kling_mcp.settings import FalHosts, Secret
+
+__all__ = ["JSON_BYTES", "Answer", "Deadline", "Deadlines", "FalHttp", "Fetched", "Interrupted", "MediaClient", "Pool"]
+
+JSON_BYTES: Final = 1024 * 1024
+"""The largest answer that is read as JSON."""
+
+Pool = Literal["submit", "api", "upload"]
+
+_RETRY_AFTER_CAP_SECONDS: Final = 300.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 3
+_USER_AGENT: Final = f"kling-mcp/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long an exchange may take: to connect, for one read or write, and altogether."""
+
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """A deadline for each kind of call."""
+
+    submit: Deadline = Deadline(5, 45, 60)
+    status: Deadline = Deadline(5, 15, 20)
+    result: Deadline = Deadline(5, 30, 60)
+    cancel: Deadline = Deadline(5, 10, 15)
+    lookup: Deadline = Deadline(5, 20, 30)
+    upload: Deadline = Deadline(5, 60, 30)
+    upload_bytes_per_second: int = 100_000
+    download: Deadline = Deadline(5, 30, 1800)
+
+    def upload_of(self, size_bytes: int) -> Deadline:
+        """The deadline for *size_bytes* on a slow line."""
+        slow_seconds = size_bytes / self.upload_bytes_per_second
+        return Deadline(self.upload.connect_seconds, self.upload.read_seconds, self.upload.total_seconds + slow_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: status, lower-case headers, and the bytes of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self, *, exact: bool = False) -> object:
+        """
+        The body as JSON, fractions as `Decimal` if *exact*.
+
+        Raises:
+            NotJson: It is not.
+        """
+        return strict_json.parse(self.body, exact=exact)
+
+
+class Interrupted(Exception):
+    """
+    No whole answer came.
+
+    Args:
+        reason: Why, in plain words of this program, without a final stop.
+        may_have_arrived: False only where it is certain that no byte of the request was sent.
+        passing: Whether the same call could go better a little later.
+    """
+
+    def __init__(self, reason: str, *, may_have_arrived: bool, passing: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.may_have_arrived = may_have_arrived
+        self.passing = passing
+
+
+class FalHttp:
+    """
+    Exchanges with fal's three hosts, and key-less ones with its upload hosts.
+
+    Args:
+        hosts: The base URLs that the key may be sent to, and no other.
+        key: The key, or None to send none.
+        deadlines: How long each kind of call may take.
+        sleep: Waits so many seconds.
+        chance: A random number from 0 to 1, for jitter.
+        now: Seconds since 1970, for a Retry-After that is a date.
+    """
+
+    def __init__(
+        self,
+        hosts: FalHosts,
+        key: Secret | None,
+        *,
+        deadlines: Deadlines | None = None,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        chance: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.hosts = hosts
+        self.deadlines = deadlines or Deadlines()
+        self.sleep = sleep
+        self._key = key
+        self._chance = chance
+        self._now = now
+        self._clients: dict[Pool, httpx.AsyncClient] = {}
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key to send."""
+        return self._key is not None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; the next exchange would open new ones."""
+        clients = list(self._clients.values())
+        self._clients.clear()
+        for client in clients:
+            await client.aclose()
+
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        pool: Pool = "api",
+        keyed: bool = True,
+    ) -> Answer:
+        """
+        Send one request, once, and read the whole answer.
+
+        Cancelling it closes the connection; the request may have arrived by then.
+
+        Raises:
+            Interrupted: No whole answer came.
+        """
+        sent_headers = {**(headers or {}), **(self._authorization(url) if keyed else {})}
+        try:
+            with anyio.fail_after(deadline.total_seconds):
+                async with self._client(pool).stream(
+                    method, url, headers=sent_headers, content=content, timeout=_timeout(deadline)
+                ) as response:
+                    _refuse_encoded(response)
+                    body = b"".join([chunk async for chunk in _capped(response, JSON_BYTES)])
+                    return Answer(response.status_code, self._masked_headers(response), self._masked(body))
+        except TimeoutError:
+            msg = f"the call took longer than {deadline.total_seconds:g} seconds"
+            raise Interrupted(msg, may_have_arrived=True) from None
+        except Interrupted:
+            raise
+        except Exception as error:
+            raise _told(error) from None
+
+    async def exchange_patiently(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        pool: Pool = "api",
+        keyed: bool = True,
+        tries: int = 3,
+        slow_down: bool = False,
+    ) -> Answer:
+        """
+        The same for a call that may be made twice: repeated after a transport error or a 5xx answer.
+
+        Args:
+            tries: How often at most.
+            slow_down: Repeat it after a 429 answer too.
+
+        Raises:
+            Interrupted: No whole answer came to the last try.
+        """
+        for attempt in range(1, tries + 1):
+            answer = None
+            try:
+                answer = await self.exchange(
+                    method, url, deadline=deadline, headers=headers, content=content, pool=pool, keyed=keyed
+                )
+            except Interrupted as interrupted:
+                if attempt == tries or not interrupted.passing:
+                    raise
+            else:
+                again = answer.status >= 500 or (slow_down and answer.status == 429)
+                if attempt == tries or not again:
+                    return answer
+            await self.sleep(self.pause_seconds(attempt, answer))
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def pause_seconds(self, attempt: int, answer: Answer | None = None) -> float:
+        """
+        How long to wait after the *attempt*-th failure: doubling, with full jitter, at most a minute.
+
+        Where *answer* has a Retry-After, at least as long as that asks for, up to five minutes.
+        """
+        pause = self._chance() * min(_LONGEST_PAUSE_SECONDS, 2.0**attempt)
+        return max(pause, min(self.asked_seconds(answer) or 0.0, _RETRY_AFTER_CAP_SECONDS))
+
+    def asked_seconds(self, answer: Answer | None) -> float | None:
+        """What the answer's Retry-After asks for in seconds (RFC 9110 §10.2.3: a number or a date), if it has one."""
+        value = answer.headers.get("retry-after", "").strip() if answer else ""
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
+        try:
+            until = parsedate_to_datetime(value).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return None
+        return max(0.0, until - self._now())
+
+    def _authorization(self, url: str) -> dict[str, str]:
+        """The one place where the key becomes a header: for an address under a configured base."""
+        address = Address.read(url)
+        if self._key is None or address is None or not address.is_private:
+            return {}
+        bases = (self.hosts.queue, self.hosts.rest, self.hosts.api)
+        if all(address.path_under(base) is None for base in bases):
+            return {}
+        return {"Authorization": f"Key {self._key.reveal()}"}
+
+    def _client(self, pool: Pool) -> httpx.AsyncClient:
+        client = self._clients.get(pool)
+        if client is None:
+            import httpx
+
+            limits = {
+                # A kept socket that the server has closed meanwhile fails in a way that cannot be told from
+                # an accepted request, so a submit never uses one.
+                "submit": httpx.Limits(max_connections=16, max_keepalive_connections=0),
+                "api": httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30),
+                "upload": httpx.Limits(max_connections=4, max_keepalive_connections=0),
+            }[pool]
+            client = self._clients[pool] = _open_client(limits)
+            if pool == "submit":
+                client.headers["Connection"] = "close"
+        return client
+
+    def _masked(self, body: bytes) -> bytes:
+        for secret in self._secrets():
+            body = body.replace(secret.encode(), b"[key]")
+        return body
+
+    def _masked_headers(self, response: httpx.Response) -> dict[str, str]:
+        headers = _headers(response)
+        for secret in self._secrets():
+            headers = {name: value.replace(secret, "[key]") for name, value in headers.items()}
+        return headers
+
+    def _secrets(self) -> Iterable[str]:
+        """What must not come back in an answer: the key, its halves, and its base64 form; never a short word."""
+        if self._key is None:
+            return
+        key = self._key.reveal()
+        for text in (key, b64encode(key.encode()).decode(), *key.split(":")):
+            if len(text) >= 16:
+                yield text
+
+
+class MediaClient:
+    """
+    Downloads from the hosts that results may come from. It has no key to lose.
+
+    Args:
+        media_hosts: Names (with their subdomains, https only) and ``host:port`` of test servers.
+        deadline: How long a download may take.
+        max_bytes: The largest download.
+    """
+
+    def __init__(
+        self,
+        media_hosts: Iterable[str],
+        *,
+        deadline: Deadline | None = None,
+        max_bytes: int = 1024**3,
+    ) -> None:
+        self._hosts = tuple(media_hosts)
+        self._deadline = deadline or Deadlines().download
+        self._max_bytes = max_bytes
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    @asynccontextmanager
+    async def fetch(self, url: str, offset: int = 0, etag: str | None = None) -> AsyncGenerator[Fetched]:
+        """
+        Open a download, from byte *offset* on if the file still has *etag*.
+
+        Up to three redirects are followed, each to an address that is allowed in
+        itself. Money does not move here, but what is fetched has been paid for.
+
+        Raises:
+            InputRefused: The address, or one that it leads to, is not allowed.
+            FalUnreachable: The download broke, took too long or is too large.
+        """
+        headers = {"Accept": "*/*"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if etag is not None:
+                headers["If-Range"] = etag
+        with anyio.move_on_after(self._deadline.total_seconds) as scope:
+            async with AsyncExitStack() as stack:
+                response = await self._follow(url, headers, stack)
+                yield Fetched(response.status_code, _headers(response), response, self._max_bytes)
+        if scope.cancelled_caught:
+            raise _download_failed(f"it took longer than {self._deadline.total_seconds:g} seconds")
+
+    async def _follow(self, url: str, headers: Mapping[str, str], stack: AsyncExitStack) -> httpx.Response:
+        for _ in range(_MAX_REDIRECTS + 1):
+            address = Address.read(url)
+            if address is None or not address.is_at(self._hosts):
+                raise _download_refused(address)
+            try:
+                response = await self._send(url, headers)
+                stack.push_async_callback(response.aclose)
+                _refuse_encoded(response)
+            except Interrupted as interrupted:
+                raise _download_failed(interrupted.reason) from None
+            except Exception as error:
+                raise _download_failed(_told(error).reason) from None
+            if response.status_code not in _REDIRECTS:
+                return response
+            url = urljoin(url, response.headers.get("location", ""))
+        raise _download_failed(f"there were more than {_MAX_REDIRECTS} redirects")
+
+    async def _send(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
+        if self._client is None:
+            import httpx
+
+            self._client = _open_client(httpx.Limits(max_connections=4, max_keepalive_connections=0))
+        request = self._client.build_request("GET", url, headers=dict(headers), timeout=_timeout(self._deadline))
+        return await self._client.send(request, stream=True)
+
+
+class Fetched:
+    """An open download: status, lower-case headers, and the bytes as they come."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], response: httpx.Response, max_bytes: int) -> None:
+        self.status = status
+        self.headers = headers
+        self._response = response
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """
+        The body, piece by piece.
+
+        Raises:
+            FalUnreachable: The download broke or is too large.
+        """
+        try:
+            async for chunk in _capped(self._response, self._max_bytes):
+                yield chunk
+        except Interrupted as interrupted:
+            raise _download_failed(interrupted.reason) from None
+
+
+def _open_client(limits: httpx.Limits) -> httpx.AsyncClient:
+    import http.cookiejar
+
+    import httpx
+
+    # These log addresses, and signed upload addresses are secrets.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    no_cookies = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(
+        headers={"User-Agent": _USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+        cookies=no_cookies,
+        follow_redirects=False,
+        limits=limits,
+        # Proxies and certificate files of the environment count; that a certificate is checked is not up to it.
+        trust_env=True,
+        verify=_verifying(),
+        # What is meant for this machine goes to no proxy, whatever the environment says.
+        mounts={f"all://{f'[{host}]' if ':' in host else host}": None for host in LOOPBACK},
+    )
+
+
+def _verifying() -> ssl.SSLContext:
+    import httpx
+
+    context = httpx.create_ssl_context(verify=True, trust_env=True)
+    context.check_hostname = True
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _timeout(deadline: Deadline) -> httpx.Timeout:
+    import httpx
+
+    return httpx.Timeout(deadline.read_seconds, connect=deadline.connect_seconds, pool=deadline.connect_seconds)
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _refuse_encoded(response: httpx.Response) -> None:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise Interrupted("the answer is compressed although that was declined", may_have_arrived=True)
+
+
+async def _capped(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body of *response* as it comes, up to *max_bytes*; only `Interrupted` is raised."""
+    received = 0
+    try:
+        async for chunk in response.aiter_raw():
+            received += len(chunk)
+            if received > max_bytes:
+                msg = f"the answer is larger than {max_bytes} bytes"
+                raise Interrupted(msg, may_have_arrived=True, passing=False)
+            yield chunk
+    except Interrupted:
+        raise
+    except Exception as error:
+        raise _told(error) from None
+
+
+def _told(error: Exception) -> Interrupted:
+    """
+    What *error* says about the request.
+
+    Not sent are exactly the failures before the first byte of the request:
+    no connection (refused, DNS, TLS, proxy), none free, or a request that cannot
+    be written. Everything else may have arrived, whatever it looks like.
+    """
+    import httpx
+
+    match error:
+        case httpx.ConnectTimeout():
+            return Interrupted("no connection came about in time", may_have_arrived=False)
+        case httpx.ConnectError():
+            return Interrupted("no connection could be made", may_have_arrived=False)
+        case httpx.ProxyError():
+            return Interrupted("the proxy made no connection", may_have_arrived=False)
+        case httpx.PoolTimeout():
+            return Interrupted("too many calls were open already", may_have_arrived=False)
+        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL():
+            return Interrupted("the request could not be written", may_have_arrived=False, passing=False)
+        case httpx.TimeoutException():
+            return Interrupted("no answer came in time", may_have_arrived=True)
+        case httpx.RemoteProtocolError():
+            return Interrupted("the answer broke off or was not HTTP", may_have_arrived=True)
+        case httpx.NetworkError():
+            return Interrupted("the connection broke", may_have_arrived=True)
+        case _:
+            return Interrupted("the answer could not be read", may_have_arrived=True)
+
+
+def _download_refused(address: Address | None) -> InputRefused:
+    place = "is not a plain https address" if address is None else f"is at {address.host[:100]}:{address.port}"
+    return InputRefused(
+        f"The file {place}, where files are not fetched from.",
+        "The operator can allow a host with KLING_MCP_MEDIA_HOSTS.",
+        billed="yes",
+    )
+
+
+def _download_failed(reason: str) -> FalUnreachable:
+    return FalUnreachable(f"The file could not be fetched: {reason}.", "Fetching it again costs nothing.", billed="yes")

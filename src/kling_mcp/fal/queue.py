@@ -1,0 +1,476 @@
+"""
+fal's queue: submit a request, ask for it, fetch its result, cancel it.
+
+Submitting costs money and has no idempotency key, so it answers with one of
+four outcomes instead of raising, and is repeated only where it is certain that
+fal has no request. The other calls are free and are repeated as needed.
+
+fal tells callers to use the URLs that it returns. They are text from the
+network, so they are used only where they are below the configured queue and
+name our own request; else they are built. Only the first two segments of an
+endpoint id belong in them: below the full id, the status of a Kling job is an
+empty body and a cancel is a 405.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from kling_mcp.errors import FalUnreachable
+from kling_mcp.fal.addresses import Address
+from kling_mcp.fal.failures import Failure, error_for, explain, explain_completed, is_verdict
+from kling_mcp.fal.http import Interrupted
+from kling_mcp.fal.strict_json import NotJson, items, members
+from kling_mcp.fal.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kling_mcp.fal.failures import Stage
+    from kling_mcp.fal.http import Answer, Deadline, FalHttp
+
+__all__ = [
+    "START_TIMEOUT_SECONDS",
+    "Accepted",
+    "CancelOutcome",
+    "Completed",
+    "Failed",
+    "FalQueue",
+    "Finished",
+    "LogEntry",
+    "NotReady",
+    "NotSent",
+    "QueueStatus",
+    "Receipt",
+    "Rejected",
+    "ResultOutcome",
+    "SubmitOutcome",
+    "Unknown",
+    "Video",
+]
+
+START_TIMEOUT_SECONDS: Final = 3600
+"""
+fal drops a request that has not started by then.
+
+Long enough for an account that may run one job at a time, and a bound for how
+long a request whose answer was lost can still turn up.
+"""
+
+_RETRIES_UNSENT: Final = 3
+_RETRIES_LIMITED: Final = 2
+_LONGEST_LIMITED_SECONDS: Final = 30.0
+"""A submit that is asked to wait longer is given up: whoever called is better told."""
+
+_REJECTED_AT_THE_DOOR: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422})
+_ABOUT_THE_QUESTION: Final = frozenset({401, 402, 403, 404, 405, 408, 409, 425, 429})
+"""Answers to a result request that say nothing about how the job ended."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ENDPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_KEPT_LOGS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What fal gave for an accepted request; the URLs are checked again whenever they are used."""
+
+    request_id: str
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
+    queue_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """fal has the request."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """fal has refused the request and charges nothing for it."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """It is certain that fal has no request; *reason* is a plain phrase."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """fal may have the request, so it must not be sent again; *reason* is a plain phrase."""
+
+    reason: str
+
+
+SubmitOutcome: TypeAlias = Accepted | Rejected | NotSent | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A line of a job's log, cleaned. fal sends a moving window, so the same line comes more than once."""
+
+    message: str
+    timestamp: str | None
+    level: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A request that waits or runs."""
+
+    running: bool
+    queue_position: int | None
+    logs: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A request that has ended, well or not; only the result tells for certain."""
+
+    failure: Failure | None
+    logs: tuple[LogEntry, ...]
+    inference_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """The finished video as the result names it."""
+
+    url: str
+    content_type: str | None
+    file_name: str | None
+    file_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The result of a job that went well; *video* is None where the result names none that can be fetched."""
+
+    body: Mapping[str, object]
+    billable_units: Decimal | None
+    video: Video | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job ended with an error."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """There is no result yet."""
+
+
+ResultOutcome: TypeAlias = Finished | Failed | NotReady
+
+CancelOutcome: TypeAlias = Literal["removed", "requested", "too_late", "not_found"]
+"""
+What fal said to a cancel.
+
+``removed`` was waiting and will not run; ``requested`` may still finish and be
+billed; ``too_late`` had ended; ``not_found`` is not known to fal.
+"""
+
+
+class FalQueue:
+    """The queue at the configured address."""
+
+    def __init__(self, http: FalHttp) -> None:
+        self._http = http
+
+    async def submit(self, endpoint_id: str, body: Mapping[str, object], *, job_id: str) -> SubmitOutcome:
+        """
+        Send one request, at most once to fal.
+
+        Raises nothing but cancellation; after a cancellation fal may have the request.
+
+        Args:
+            endpoint_id: The full id.
+            body: fal's own body for the endpoint.
+            job_id: Sent along as a tag, by which a request of which only the intent is known can be found again.
+        """
+        try:
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError):
+            return NotSent("the request could not be written as JSON")
+        if not _ENDPOINT_ID.fullmatch(endpoint_id):
+            return NotSent("the endpoint id is not one")
+        unsent = limited = 0
+        while True:
+            try:
+                answer = await self._http.exchange(
+                    "POST",
+                    f"{self._http.hosts.queue}/{endpoint_id}",
+                    deadline=self._http.deadlines.submit,
+                    headers=_submit_headers(job_id),
+                    content=content,
+                    pool="submit",
+                )
+            except Interrupted as interrupted:
+                if interrupted.may_have_arrived:
+                    return Unknown(interrupted.reason)
+                unsent += 1
+                if not interrupted.passing or unsent > _RETRIES_UNSENT:
+                    return NotSent(interrupted.reason)
+                await self._http.sleep(self._http.pause_seconds(unsent))
+                continue
+            if answer.status == 429 and limited < _RETRIES_LIMITED:
+                asked_seconds = self._http.asked_seconds(answer) or 0.0
+                if asked_seconds <= _LONGEST_LIMITED_SECONDS:
+                    limited += 1
+                    await self._http.sleep(self._http.pause_seconds(limited, answer))
+                    continue
+            return self._submitted(answer, endpoint_id)
+
+    async def status(self, endpoint_id: str, receipt: Receipt) -> QueueStatus | Completed:
+        """
+        Where the request is.
+
+        Raises:
+            RequestNotFound: fal does not know the request.
+            FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses the question.
+            FalUnreachable: No answer, or none that fal gives.
+        """
+        answer = await self._ask("GET", endpoint_id, receipt, "status", self._http.deadlines.status, query="?logs=1")
+        if answer.status not in {200, 202}:
+            raise self._refusal(answer, "status")
+        body = _object(answer)
+        state = body.get("status")
+        if state in {"IN_QUEUE", "IN_PROGRESS"}:
+            return QueueStatus(
+                running=state == "IN_PROGRESS",
+                queue_position=_count(body.get("queue_position")),
+                logs=_logs(body.get("logs")),
+            )
+        if state == "COMPLETED":
+            return Completed(
+                failure=explain_completed(body.get("error"), body.get("error_type")),
+                logs=_logs(body.get("logs")),
+                inference_seconds=_inference_seconds(body.get("metrics")),
+            )
+        raise _unreachable("it gave a state of the request that fal.ai does not have")
+
+    async def result(self, endpoint_id: str, receipt: Receipt) -> ResultOutcome:
+        """
+        How the job ended.
+
+        Raises:
+            RequestNotFound: fal does not know the request, or no longer.
+            FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses the question; the job is as it was.
+            FalUnreachable: No answer, or none that says how the job ended. A gateway's 5xx is no such answer.
+        """
+        answer = await self._ask("GET", endpoint_id, receipt, "response", self._http.deadlines.result)
+        if _says_not_ready(answer):
+            return NotReady()
+        if 200 <= answer.status < 300:
+            body = _object(answer)
+            return Finished(body, _units(answer), _video(body.get("video")))
+        if answer.status not in _ABOUT_THE_QUESTION and is_verdict(answer):
+            return Failed(explain(answer, "result"))
+        raise self._refusal(answer, "result")
+
+    async def cancel(self, endpoint_id: str, receipt: Receipt) -> CancelOutcome:
+        """
+        Ask fal to drop the request.
+
+        Raises:
+            FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses.
+            FalUnreachable: No answer, or none that fal gives; the request may have been dropped.
+        """
+        answer = await self._ask("PUT", endpoint_id, receipt, "cancel", self._http.deadlines.cancel)
+        body = _members(answer)
+        said = body.get("status")
+        if answer.status == 404:
+            return "not_found"
+        if said == "ALREADY_COMPLETED" or body.get("success") is False:
+            return "too_late"
+        if answer.status == 200 and said == "OK":
+            return "removed"
+        if answer.status in {200, 202}:
+            return "requested"
+        raise self._refusal(answer, "cancel")
+
+    async def _ask(
+        self, method: str, endpoint_id: str, receipt: Receipt, what: _Question, deadline: Deadline, query: str = ""
+    ) -> Answer:
+        """One question about a request, at fal's own URL where that is in order and useful, else at ours."""
+        if not _ENDPOINT_ID.fullmatch(endpoint_id) or not _REQUEST_ID.fullmatch(receipt.request_id):
+            raise _unreachable("the id of the request is not one")
+        short = _built_url(self._http.hosts.queue, endpoint_id, receipt.request_id, what)
+        returned = {"status": receipt.status_url, "response": receipt.response_url, "cancel": receipt.cancel_url}[what]
+        url = self._url(returned, endpoint_id, receipt.request_id, what)
+        try:
+            answer = await self._http.exchange_patiently(method, url + query, deadline=deadline)
+            if url != short and _is_dead_end(answer):
+                answer = await self._http.exchange_patiently(method, short + query, deadline=deadline)
+        except Interrupted as interrupted:
+            raise _unreachable(interrupted.reason) from None
+        return answer
+
+    def _submitted(self, answer: Answer, endpoint_id: str) -> SubmitOutcome:
+        if answer.status in _REJECTED_AT_THE_DOOR or answer.status == 429:
+            return Rejected(explain(answer, "submit", keyed=self._http.has_key))
+        if not 200 <= answer.status < 300:
+            return Unknown(f"fal.ai answered with HTTP status {answer.status}")
+        try:
+            body = _object(answer)
+        except FalUnreachable:
+            return Unknown("fal.ai's answer to the request could not be read")
+        request_id = body.get("request_id")
+        if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+            return Unknown("fal.ai's answer has no request id")
+        return Accepted(
+            Receipt(
+                request_id,
+                self._url(body.get("status_url"), endpoint_id, request_id, "status"),
+                self._url(body.get("response_url"), endpoint_id, request_id, "response"),
+                self._url(body.get("cancel_url"), endpoint_id, request_id, "cancel"),
+                _count(body.get("queue_position")),
+            )
+        )
+
+    def _url(self, returned: object, endpoint_id: str, request_id: str, what: _Question) -> str:
+        base = self._http.hosts.queue
+        return _checked_url(returned, base, endpoint_id, request_id, what) or _built_url(
+            base, endpoint_id, request_id, what
+        )
+
+    def _refusal(self, answer: Answer, stage: Stage) -> Exception:
+        if 400 <= answer.status < 500 and answer.status != 408:
+            return error_for(explain(answer, stage, keyed=self._http.has_key))
+        return _unreachable(f"it answered with HTTP status {answer.status}")
+
+
+_Question: TypeAlias = Literal["status", "response", "cancel"]
+_TAILS: Final[Mapping[_Question, str]] = {"status": "/status", "response": "", "cancel": "/cancel"}
+
+
+def _submit_headers(job_id: str) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "X-Fal-Tags": f"kling_intent={job_id}",
+        "X-Fal-Request-Start-Timeout": str(START_TIMEOUT_SECONDS),
+        # Keeps the request in the account's history, where a lost one can be found.
+        "X-Fal-Store-IO": "1",
+    }
+
+
+def _built_url(base: str, endpoint_id: str, request_id: str, what: _Question) -> str:
+    """The address by fal's rule: owner and app, not the rest of the endpoint id."""
+    owner, app = endpoint_id.split("/")[:2]
+    return f"{base}/{owner}/{app}/requests/{request_id}{_TAILS[what]}"
+
+
+def _checked_url(url: object, base: str, endpoint_id: str, request_id: str, what: _Question) -> str | None:
+    """
+    *url* if it is below *base* and about this request, else None.
+
+    What is returned is put together from the configured base and the checked
+    path, so that no other reading of the same text can lead elsewhere.
+    """
+    address = Address.read(url)
+    path = None if address is None or address.query else address.path_under(base)
+    if path is None:
+        return None
+    owner, app = endpoint_id.split("/")[:2]
+    tail = "(/response)?" if what == "response" else _TAILS[what]
+    shape = rf"/{re.escape(owner)}/{re.escape(app)}(/[A-Za-z0-9._-]+){{0,8}}/requests/{re.escape(request_id)}{tail}"
+    return base + path if re.fullmatch(shape, path) else None
+
+
+def _is_dead_end(answer: Answer) -> bool:
+    """Whether fal answered as it does to the full-path form of its URLs."""
+    return answer.status in {404, 405} or (200 <= answer.status < 300 and not answer.body.strip())
+
+
+def _says_not_ready(answer: Answer) -> bool:
+    """An early question is answered with 202, with a status, or (seen once, undocumented) with a 400 in words."""
+    if answer.status == 202:
+        return True
+    if answer.status not in {200, 400}:
+        return False
+    body = _members(answer)
+    detail = body.get("detail")
+    return body.get("status") in {"IN_QUEUE", "IN_PROGRESS"} or (
+        answer.status == 400 and isinstance(detail, str) and "in progress" in detail.lower()
+    )
+
+
+def _members(answer: Answer) -> Mapping[str, object]:
+    """What the body says, if anything."""
+    try:
+        return members(answer.json())
+    except NotJson:
+        return members(None)
+
+
+def _object(answer: Answer) -> Mapping[str, object]:
+    body = _members(answer)
+    if not body:
+        raise _unreachable("its answer could not be read")
+    return body
+
+
+def _units(answer: Answer) -> Decimal | None:
+    try:
+        units = Decimal(answer.headers.get("x-fal-billable-units", "").strip())
+    except InvalidOperation:
+        return None
+    return units if units.is_finite() and 0 <= units < 1_000_000 else None
+
+
+def _video(value: object) -> Video | None:
+    video = members(value)
+    url = video.get("url")
+    address = Address.read(url)
+    if not isinstance(url, str) or address is None or not address.is_private:
+        return None
+    return Video(url, _word(video.get("content_type")), _word(video.get("file_name")), _count(video.get("file_size")))
+
+
+def _logs(value: object) -> tuple[LogEntry, ...]:
+    """Entries of a list, or the one that stands alone; schemas say object, fal sends a list or null."""
+    entries = items(value) or (value,)
+    found = (_log(entry) for entry in entries[-_KEPT_LOGS:])
+    return tuple(entry for entry in found if entry is not None)
+
+
+def _log(value: object) -> LogEntry | None:
+    entry = members(value)
+    message = clean(entry.get("message", value))
+    return LogEntry(message, _word(entry.get("timestamp")), _word(entry.get("level"))) if message else None
+
+
+def _inference_seconds(metrics: object) -> float | None:
+    value = members(metrics).get("inference_time")
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 10**9 else None
+
+
+def _word(value: object) -> str | None:
+    return clean(value, 100) or None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15 else None
+
+
+def _unreachable(why: str) -> FalUnreachable:
+    return FalUnreachable(
+        f"fal.ai could not be asked about the request: {why}.",
+        "The request goes on at fal.ai meanwhile; get_job asks again.",
+        billed="maybe",
+    )
