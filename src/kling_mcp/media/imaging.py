@@ -110,10 +110,11 @@ def _redraw(data: bytes, header: Header, limits: Limits) -> Redrawn:
 
 
 def _target(current: Format, image: Image.Image, limits: Limits) -> Format:
-    """The format to write: the present one where it is accepted and keeps the pixels' quality, else PNG or JPEG."""
-    if current in {"jpeg", "png", "webp"} and accepts(limits, current):
+    """The format to write: the present one where it is accepted and can be written, else what loses least."""
+    if current in _MODES and accepts(limits, current):
         return current
-    return "png" if _see_through(image) and accepts(limits, "png") else "jpeg" if accepts(limits, "jpeg") else "png"
+    choices: tuple[Format, ...] = ("png", "webp", "jpeg") if _see_through(image) else ("jpeg", "png", "webp")
+    return next((choice for choice in choices if accepts(limits, choice)), "jpeg")
 
 
 def _see_through(image: Image.Image) -> bool:

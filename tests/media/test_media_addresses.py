@@ -1,0 +1,138 @@
+# ruff: noqa: RUF001, E501 - letters that look like others are the point, and a table reads better in full lines
+"""Web addresses of pictures: public https hosts by name, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kling_mcp.errors import InputRefused
+from kling_mcp.media.addresses import check_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Spellings of addresses and of local names; each is tried with several things around it.
+ADDRESSES = (
+    "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0x7f.1", "017700000001", "0177.0.0.1",
+    "0177.0x0.0.1", "127.0.0.1.", "0", "0.0.0.0", "0x0", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254",
+    "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "100.64.0.1", "8.8.8.8", "255.255.255.255", "1.2.3.4.5",
+    "127.0.0.0x1", "999.999.999.999", "1.1.1", "0x", "１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1", "127．0．0．1",
+    "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]", "[fe80::1%25eth0]", "[fd00::1]",
+    "[2606:4700::1111]", "[64:ff9b::7f00:1]", "[::1", "::1", "[v1.x]", "[127.0.0.1]", "[example.com]",
+)  # fmt: skip
+NAMES = (
+    "localhost", "LOCALHOST", "localhost.", "a.localhost", "localhost.localdomain", "printer.local", "nas.lan",
+    "router.home", "x.internal", "metadata.google.internal", "x.home.arpa", "1.0.0.127.in-addr.arpa", "intranet",
+    "x.intranet", "x.corp", "x.private", "x.test", "x.invalid", "x.onion", "host", "com", "127.0.0.1.nip.io",
+    "x.sslip.io", "localtest.me", "a.lvh.me", "ⓛocalhost", "ｌｏｃａｌｈｏｓｔ", "localhoſt", "", ".", "..", "a..b",
+    ".example.com", "-a.com", "a-.com", "exa mple.com", "exam%70le.com", "%31%32%37.0.0.1", "a_b@c.com", "a" * 64 + ".com",
+    "a." * 130 + "com", "example.com\\.evil.org", "xn--a.com%00.org", "例え。local", "☃.☃.localhost", "a\u200d.localhost",
+)  # fmt: skip
+WHOLE = (
+    "", "https:", "https:/", "https://", "https:///", "https:///x.png", "https:example.com", "https:/example.com/x",
+    "http://example.com/x.png", "HTTP://example.com", "ftp://example.com/x", "file:///etc/passwd", "data:image/png;base64,",
+    "javascript:alert(1)", "gopher://example.com", "//example.com/x.png", "example.com/x.png", "kling://jobs/x/last-frame",
+    "https://example.com:80/", "https://example.com:8443/", "https://example.com:0/", "https://example.com:99999/",
+    "https://example.com:-1/", "https://example.com:４４４/", "https://example.com:443x/", "https://user@example.com/",
+    "https://user:pass@example.com/", "https://example.com@evil.org/", "https://example.com:443@evil.org/",
+    "https://@example.com/", "https://:@example.com/", "https://example.com\\@evil.org/", "https://example.com#@evil.org:1/ ",
+    "https://exa\tmple.com/", "https://example.com/\n", "\x00https://example.com/", "https://example.com/a b",
+    "https://example.com/\u202egnp", "https://example.com/\u200b", "https://example.com/\ud800", " https://example.com/",
+    "https://example.com/" + "a" * 2048, "https://example.com/" + "ä" * 500, "https://example.com／x", "https://example.com＠evil.org/",
+    "https://example.com？x", "https://[", "https://]", "https://[]/",
+)  # fmt: skip
+
+
+def hostile_urls() -> Iterator[str]:
+    for host in (*ADDRESSES, *NAMES):
+        for form in (
+            "https://{}/x.png",
+            "https://{}",
+            "HTTPS://{}:443/",
+            "https://{}?q=1",
+            "https://{}#x",
+            "https://u@{}/",
+        ):
+            yield form.format(host)
+    yield from WHOLE
+
+
+def accepted(url: str) -> str | None:
+    try:
+        return check_url(url, field="image")
+    except InputRefused:
+        return None
+
+
+def test_no_hostile_address_is_taken() -> None:
+    urls = list(dict.fromkeys(hostile_urls()))
+
+    assert len(urls) >= 500
+    assert [url for url in urls if accepted(url) is not None] == []
+
+
+@given(
+    st.sampled_from(["https://", "HTTPS://", "https:", "http://", ""]),
+    st.text(alphabet="a0.:@[]/%\\#?x-1。２ⓛ\u200d ", max_size=24),
+    st.sampled_from(["", "/", ":443", ":80", ".local", ".com/x", "@127.0.0.1", "#@a.b"]),
+)
+@settings(max_examples=800, deadline=None)
+def test_what_is_taken_is_plain_and_stays_the_same(scheme: str, middle: str, end: str) -> None:
+    plain = accepted(scheme + middle + end)
+
+    if plain is not None:
+        parts = urlsplit(plain)
+        assert parts.scheme == "https"
+        assert parts.netloc == parts.hostname
+        assert "." in parts.netloc
+        assert not parts.netloc.rpartition(".")[2].isdecimal()
+        assert plain.isascii()
+        assert parts.fragment == ""
+        assert accepted(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("https://example.com/a.png", "https://example.com/a.png"),
+        ("HTTPS://Example.COM:443/A%20b.png?x=1&y=[2]#part", "https://example.com/A%20b.png?x=1&y=[2]"),
+        ("https://example.com.", "https://example.com/"),
+        ("https://Bücher.example.com/ä.png?q=ü", "https://xn--bcher-kva.example.com/%C3%A4.png?q=%C3%BC"),
+        ("https://straße.de/", "https://xn--strae-oqa.de/"),
+        ("https://v3b.fal.media/files/b/cat.jpeg", "https://v3b.fal.media/files/b/cat.jpeg"),
+        ("https://my_bucket.s3.amazonaws.com/a", "https://my_bucket.s3.amazonaws.com/a"),
+        ("https://notlocalhost.com/", "https://notlocalhost.com/"),
+        ("https://1password.com/", "https://1password.com/"),
+    ],
+)
+def test_a_public_address_comes_back_in_its_plain_spelling(url: str, plain: str) -> None:
+    assert check_url(url) == plain
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://example.com/", "does not start with https://"),
+        ("https://example.com:8080/", "has a port other than 443"),
+        ("https://user:secret-word@example.com/", "has a user name or password"),
+        ("https://0x7f.1/", "has an address literal"),
+        ("https://[::1]/", "has an address literal"),
+        ("https://printer.local/", "has a host of a local network"),
+        ("https://x.nip.io/", "stands for an address"),
+        ("https://a..b/", "has no valid host name"),
+        ("https://example.com/" + "x" * 3000, "has 3,020 characters; at most 2,048 are taken"),
+    ],
+)
+def test_a_refusal_names_the_rule_and_keeps_a_password_to_itself(url: str, rule: str) -> None:
+    with pytest.raises(InputRefused, match="https URL of a public host") as refused:
+        check_url(url, field="end_image")
+
+    assert rule in refused.value.what
+    assert refused.value.field == "end_image"
+    assert "secret-word" not in str(refused.value)
+    assert len(str(refused.value)) < 700
