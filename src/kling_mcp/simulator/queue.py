@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kling_mcp.simulator.clock import Clock
     from kling_mcp.simulator.outcomes import Outcome
 
-__all__ = ["CancelAnswer", "Job", "LogEntry", "Queue", "Shot", "State"]
+__all__ = ["CancelAnswer", "Job", "LogEntry", "Look", "Queue", "Shot", "State"]
 
 State = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 CancelAnswer = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
@@ -97,6 +97,20 @@ class Job:
         return [line for line in lines if line.at <= now]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """
+    A request at one moment.
+
+    ``before`` is how many wait before it, 0 once it has started; ``at`` is the
+    moment, in seconds since 1970.
+    """
+
+    state: State
+    before: int
+    at: float
+
+
 class Queue:
     """
     Every account's requests, in the order in which they were sent.
@@ -115,22 +129,23 @@ class Queue:
     def add(self, job: Job) -> None:
         """Put *job* at the end of its account's line."""
         self._jobs[job.request_id] = job
-        self._up_to_date(job.account).join(job, self._clock.now())
+        now = self._clock.now()
+        self._up_to_date(job.account, now).join(job, now)
 
     def get(self, request_id: str) -> Job | None:
-        """The request of that id, brought up to the present."""
-        job = self._jobs.get(request_id)
-        if job is not None:
-            self._up_to_date(job.account)
-        return job
+        """The request of that id."""
+        return self._jobs.get(request_id)
 
-    def position(self, job: Job) -> int:
-        """How many requests are before *job* in its line."""
-        return self._up_to_date(job.account).position(job)
+    def look(self, job: Job) -> Look:
+        """Where *job* is at this moment."""
+        at = self._clock.now()
+        line = self._up_to_date(job.account, at)
+        state = job.state(at)
+        return Look(state, line.position(job) if state == "IN_QUEUE" else 0, at)
 
     def waiting(self, account: str) -> int:
         """How many requests of *account* have not started."""
-        return len(self._up_to_date(account))
+        return len(self._up_to_date(account, self._clock.now()))
 
     def cancel(self, job: Job, outcome: Outcome, *, stops_running: bool) -> CancelAnswer:
         """
@@ -140,7 +155,7 @@ class Queue:
         fal promises nothing else, and bills it.
         """
         now = self._clock.now()
-        line = self._up_to_date(job.account)
+        line = self._up_to_date(job.account, now)
         state = job.state(now)
         if state == "COMPLETED":
             return "ALREADY_COMPLETED"
@@ -156,15 +171,15 @@ class Queue:
 
     def ended(self, account: str, by: float) -> list[Job]:
         """The requests of *account* that had ended at *by*, the latest first."""
-        self._up_to_date(account)
+        self._up_to_date(account, self._clock.now())
         jobs = [job for job in self._jobs.values() if job.account == account and (job.ended_at or math.inf) <= by]
         return sorted(jobs, key=lambda job: (job.ended_at or 0.0, job.request_id), reverse=True)
 
-    def _up_to_date(self, account: str) -> _Line:
+    def _up_to_date(self, account: str, now: float) -> _Line:
         line = self._lines.get(account)
         if line is None:
             line = self._lines[account] = _Line([-math.inf] * self._concurrency)
-        line.advance(self._clock.now())
+        line.advance(now)
         return line
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from kling_mcp.simulator.app import Simulator
-    from kling_mcp.simulator.queue import Job
+    from kling_mcp.simulator.queue import Job, Look
 
 __all__ = ["QueueApi"]
 
@@ -81,7 +81,7 @@ class QueueApi:
             "response_url": base,
             "status_url": f"{base}/status",
             "cancel_url": f"{base}/cancel",
-            "queue_position": self._position(job),
+            "queue_position": self._sim.queue.look(job).before,
         }
         return JSONResponse(answer, self._sim.switches.submit_status, {"x-fal-request-id": job.request_id})
 
@@ -91,7 +91,10 @@ class QueueApi:
             return job
         if self._misdirected(request):
             return Response(status_code=200, headers={"x-fal-request-id": job.request_id})
-        body = self._status_body(job, request, self._window(job, request))
+        look = self._sim.queue.look(job)
+        body = self._status_body(job, look, request)
+        if _with_logs(request) and "logs" in body:
+            body["logs"] = _lines(job, look)[-_LOG_WINDOW:]
         return JSONResponse(body, 200 if body["status"] == "COMPLETED" else 202, {"x-fal-request-id": job.request_id})
 
     async def _stream(self, request: Request) -> Response:
@@ -103,13 +106,14 @@ class QueueApi:
             """Each state once, with the log lines that are new: a client adds them up."""
             shown, last = 0, None
             while True:
-                lines = self._lines(job) if _with_logs(request) else []
-                body = self._status_body(job, request, lines[shown:] if _with_logs(request) else None)
-                look = (body["status"], body.get("queue_position"), len(lines))
-                if look != last:
-                    shown, last = len(lines), look
+                look = self._sim.queue.look(job)
+                body, lines = self._status_body(job, look, request), _lines(job, look) if _with_logs(request) else []
+                if _with_logs(request) and "logs" in body:
+                    body["logs"] = lines[shown:]
+                if (look.state, look.before, len(lines)) != last:
+                    shown, last = len(lines), (look.state, look.before, len(lines))
                     yield f"data: {json.dumps(body)}\n\n".encode()
-                if body["status"] == "COMPLETED":
+                if look.state == "COMPLETED":
                     return
                 await anyio.sleep(_STREAM_SECONDS)
 
@@ -121,16 +125,16 @@ class QueueApi:
             return job
         if self._misdirected(request):
             return Response(status_code=200, headers={"x-fal-request-id": job.request_id})
-        now = self._sim.clock.now()
+        look = self._sim.queue.look(job)
         headers = {"x-fal-request-id": job.request_id, "X-Fal-Served-From": "simulator"}
-        if job.state(now) != "COMPLETED":
+        if look.state != "COMPLETED":
             return JSONResponse({"detail": "Request is still in progress"}, 400, headers)
-        if (job.ended_at or 0.0) + self._sim.switches.result_seconds <= now:
+        if (job.ended_at or 0.0) + self._sim.switches.result_seconds <= look.at:
             return JSONResponse({"detail": "Request not found"}, 404, headers)
         if job.outcome.body is not None:
             return JSONResponse(job.outcome.body, job.outcome.status, {**headers, **job.outcome.headers})
         if self._sim.switches.billable_units:
-            headers["X-Fal-Billable-Units"] = str(self._sim.billable_units(job))
+            headers["X-Fal-Billable-Units"] = f"{self._sim.billable_units(job):f}"
         video = await self._sim.video_answer(job, f"{request.url.scheme}://{request.url.netloc}/media")
         return JSONResponse(video, 200, headers)
 
@@ -158,36 +162,24 @@ class QueueApi:
         path = cast("str", request.path_params["app"]).strip("/")
         return self._sim.switches.full_path == "empty" and path != _app_of(path)
 
-    def _status_body(self, job: Job, request: Request, logs: list[dict[str, str]] | None) -> dict[str, object]:
-        state = job.state(self._sim.clock.now())
+    def _status_body(self, job: Job, look: Look, request: Request) -> dict[str, object]:
+        base = _base(request, job)
         body: dict[str, object] = {
-            "status": state,
+            "status": look.state,
             "request_id": job.request_id,
-            "response_url": _base(request, job),
-            "status_url": f"{_base(request, job)}/status",
-            "cancel_url": f"{_base(request, job)}/cancel",
+            "response_url": base,
+            "status_url": f"{base}/status",
+            "cancel_url": f"{base}/cancel",
         }
-        if state == "IN_QUEUE":
-            return {**body, "queue_position": self._position(job)}
-        body["logs"] = logs
-        if state == "COMPLETED":
+        if look.state == "IN_QUEUE":
+            return {**body, "queue_position": look.before}
+        body["logs"] = None
+        if look.state == "COMPLETED":
             ran = 0.0 if job.started_at is None else (job.ended_at or 0.0) - job.started_at
             body["metrics"] = {"inference_time": round(ran, 3)}
             if job.outcome.error is not None:
                 body["error"], body["error_type"] = job.outcome.error, job.outcome.error_type
         return body
-
-    def _position(self, job: Job) -> int:
-        return self._sim.queue.position(job) if job.state(self._sim.clock.now()) == "IN_QUEUE" else 0
-
-    def _lines(self, job: Job) -> list[dict[str, str]]:
-        return [
-            {"message": line.message, "timestamp": iso(line.at), "level": "INFO", "source": "USER"}
-            for line in job.logs(self._sim.clock.now())
-        ]
-
-    def _window(self, job: Job, request: Request) -> list[dict[str, str]] | None:
-        return self._lines(job)[-_LOG_WINDOW:] if _with_logs(request) else None
 
 
 def start_by(headers: Mapping[str, str], now: float) -> float:
@@ -218,6 +210,13 @@ def _app_of(endpoint_id: str) -> str:
 def _base(request: Request, job: Job) -> str:
     root = f"{request.url.scheme}://{request.url.netloc}/queue"
     return f"{root}/{_app_of(job.endpoint_id)}/requests/{job.request_id}"
+
+
+def _lines(job: Job, look: Look) -> list[dict[str, str]]:
+    return [
+        {"message": line.message, "timestamp": iso(line.at), "level": "INFO", "source": "USER"}
+        for line in job.logs(look.at)
+    ]
 
 
 def _with_logs(request: Request) -> bool:

@@ -155,9 +155,10 @@ class _Server:
         import uvicorn
 
         self.started = started = asyncio.Event()
+        self._over = over = asyncio.Event()
 
         class Quiet(uvicorn.Server):
-            """A server that leaves the process's signals alone and says when it is there."""
+            """A server that leaves the process's signals alone, says when it is there, and goes when told."""
 
             @contextlib.contextmanager
             def capture_signals(self) -> Generator[None, None, None]:
@@ -166,6 +167,10 @@ class _Server:
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 started.set()
+
+            async def main_loop(self) -> None:
+                # Without uvicorn's ten looks a second: there is nothing to look for here, and a test ends at once.
+                await over.wait()
 
         self._app = simulator.app
         self._listener = listener
@@ -199,7 +204,7 @@ class _Server:
             self._listener.close()
 
     def stop(self) -> None:
-        self._uvicorn.should_exit = True
+        self._over.set()
         for transport in self._transports():
             transport.abort()
 
