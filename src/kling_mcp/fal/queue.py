@@ -51,6 +51,7 @@ __all__ = [
     "SubmitOutcome",
     "Unknown",
     "Video",
+    "video_of_body",
 ]
 
 START_TIMEOUT_SECONDS: Final = 3600
@@ -278,7 +279,7 @@ class FalQueue:
             return NotReady()
         if 200 <= answer.status < 300:
             body = _object(answer)
-            return Finished(body, _units(answer), _video(body.get("video")))
+            return Finished(body, _units(answer), video_of_body(body))
         if answer.status not in _ABOUT_THE_QUESTION and is_verdict(answer):
             return Failed(explain(answer, "result"))
         raise self._refusal(answer, "result")
@@ -433,7 +434,9 @@ def _units(answer: Answer) -> Decimal | None:
     return units if units.is_finite() and 0 <= units < 1_000_000 else None
 
 
-def _video(value: object) -> Video | None:
+def video_of_body(body: Mapping[str, object]) -> Video | None:
+    """The video that a result names, if it can be fetched."""
+    value = body.get("video")
     video = members(value)
     url = video.get("url")
     address = Address.read(url)

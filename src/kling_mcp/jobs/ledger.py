@@ -84,6 +84,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def standing(self, fingerprint: str, now_ms: int) -> Job | None:
+        """The newest job that answers for the same call."""
+        ...
+
     def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
         """
         Move a job by *event*, if its state allows; a late or repeated event changes nothing.

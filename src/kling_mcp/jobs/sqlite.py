@@ -212,7 +212,7 @@ class SqliteLedger:
             raise self._unavailable(self._trouble)
         with self._writing() as db:
             now_ms = _advance(db, now_ms)
-            first = self._standing(db, intent, now_ms)
+            first = self._standing(db, intent.fingerprint, intent.nonce, now_ms)
             if first is not None:
                 return Reservation(first, fresh=False)
             day = _day(now_ms)
@@ -240,14 +240,19 @@ class SqliteLedger:
             _note(db, intent.job_id, now_ms, None, "preparing", "reserved")
             return Reservation(self._row(db, intent.job_id), fresh=True)
 
-    def _standing(self, db: sqlite3.Connection, intent: Intent, now_ms: int) -> Job | None:
+    def standing(self, fingerprint: str, now_ms: int) -> Job | None:
+        """The newest job that answers for the same call."""
+        with self._reading() as db:
+            return self._standing(db, fingerprint, None, max(now_ms, _last_ms(db)))
+
+    def _standing(self, db: sqlite3.Connection, fingerprint: str, nonce: str | None, now_ms: int) -> Job | None:
         """The job that a confirmation already made, or the newest that still answers for the same call."""
         row = db.execute(
             "SELECT id FROM job WHERE nonce = :nonce OR (fingerprint = :fingerprint AND state <> 'not_submitted'"
             " AND (open = 1 OR ended_ms > :since)) ORDER BY nonce IS :nonce DESC, seq DESC LIMIT 1",
             {
-                "nonce": intent.nonce,
-                "fingerprint": intent.fingerprint,
+                "nonce": nonce,
+                "fingerprint": fingerprint,
                 "since": now_ms - DEDUPE_WINDOW_MS,
             },
         ).fetchone()

@@ -1,1 +1,1 @@
-""""""
+"""What an assistant sees: tools, resources, prompts and tasks over MCP."""

@@ -1,0 +1,91 @@
+"""The command line: the server, and four commands for the person who runs it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kling_mcp import __version__
+from kling_mcp.errors import KlingError, SettingsError
+from kling_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["run"]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that *arguments* name, or the server; the exit code is the answer."""
+    options = _parser().parse_args(arguments)
+    try:
+        match options.command:
+            case "demo":
+                from kling_mcp.demo import demo
+
+                return demo(options.image, options.model, options.shots)
+            case "doctor":
+                from kling_mcp.doctor import doctor
+
+                return doctor(Settings.from_environment())
+            case "jobs":
+                from kling_mcp.tables import jobs
+
+                return jobs(Settings.from_environment())
+            case "catalog":
+                from kling_mcp.check import check
+
+                return check(Settings.from_environment())
+            case _:
+                return _serve(Settings.from_environment())
+    except SettingsError as error:
+        print(f"kling-mcp: {error}", file=sys.stderr)
+        return 2
+    except KlingError as error:
+        print(f"kling-mcp: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(settings: Settings) -> int:
+    import anyio
+
+    from kling_mcp import logs
+    from kling_mcp.server.app import build
+    from kling_mcp.server.stdio import serve
+
+    gc.freeze()
+    gc.enable()
+    logs.configure(settings)
+    server = build(settings)
+
+    async def serving() -> None:
+        await serve(server, server.close)
+
+    anyio.run(serving)
+    # A thread that still reads standard input would keep the interpreter from ending.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kling-mcp",
+        description="Kling videos on fal.ai for any MCP client. Without a command: the MCP server on standard "
+        "input and output.",
+    )
+    parser.add_argument("--version", action="version", version=f"kling-mcp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    demo = commands.add_parser("demo", help="a whole job against the built-in simulator: no key, no money")
+    demo.add_argument("--image", metavar="FILE", help="a picture to start from (default: a bundled one)")
+    demo.add_argument("--model", metavar="M", help="a Kling model (default: the server's)")
+    demo.add_argument("--shots", metavar="N", type=int, default=3, help="how many shots, 1 to 6 (default: 3)")
+    commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
+    commands.add_parser("jobs", help="the ledger as a table")
+    catalog = commands.add_parser("catalog", help="the bundled schemas and prices")
+    catalog.add_subparsers(dest="action", required=True).add_parser(
+        "check", help="compare them with fal.ai's live ones; exit 1 where they differ"
+    )
+    return parser

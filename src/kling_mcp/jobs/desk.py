@@ -1,0 +1,166 @@
+"""
+Where the ledger lies open: one thread writes, everybody is told what changed.
+
+The ledger is opened on first use, not at start, so that a server answers
+before any disk work. Every change goes through `Desk.apply`, which is what
+makes a change visible: to waiting tool calls here, and by the file to other
+processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from kling_mcp.errors import LedgerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from kling_mcp.jobs.job import Accepted, Event, Job
+    from kling_mcp.jobs.ledger import Found, Ledger
+    from kling_mcp.jobs.owners import LockedOwner
+    from kling_mcp.jobs.spool import Spool
+    from kling_mcp.jobs.world import World
+
+__all__ = ["Desk"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """
+    The ledger of *folder*, and who else has it open.
+
+    Args:
+        open_ledger: Opens the engine; called once, in the worker thread.
+    """
+
+    def __init__(self, folder: Path, world: World, open_ledger: Callable[[], Ledger]) -> None:
+        self.world = world
+        self.folder = folder
+        self._open_ledger = open_ledger
+        self._opening = anyio.Lock()
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._ledger: Ledger | None = None
+        self._owner: LockedOwner | None = None
+        self._spool: Spool | None = None
+        self._news: dict[str, anyio.Event] = {}
+        self._listeners: list[Callable[[Job], Awaitable[None]]] = []
+
+    async def ask(self, question: Callable[[Ledger], T]) -> T:
+        """
+        Put *question* to the ledger in its thread.
+
+        Raises:
+            LedgerUnavailable: The ledger cannot be opened or used.
+        """
+        ledger = self._ledger or await self._opened()
+        return await anyio.to_thread.run_sync(question, ledger, limiter=self._one_at_a_time)
+
+    async def owner(self) -> LockedOwner:
+        """
+        This process among the owners of jobs; named when it first takes one on.
+
+        Raises:
+            LedgerUnavailable: There is no room for the files that keep a job safe.
+        """
+        async with self._opening:
+            if self._owner is None:
+                self._owner, self._spool = await anyio.to_thread.run_sync(self._take_name)
+            return self._owner
+
+    async def apply(self, job_id: str, event: Event) -> Found:
+        """Move a job by *event* and tell everybody who waits for it."""
+        found = await self.ask(lambda ledger: ledger.apply(job_id, event, self.world.now_ms()))
+        if found.changed:
+            await self.tell(found.job)
+        return found
+
+    async def keep_accepted(self, job_id: str, accepted: Accepted) -> Job | None:
+        """
+        Record what fal accepted, in the ledger or, if that fails, in the spool.
+
+        Returns the job, or None where only the spool could take it.
+        """
+        try:
+            return (await self.apply(job_id, accepted)).job
+        except LedgerUnavailable as trouble:
+            log.exception("accepted request could not be recorded in the ledger", extra={"job_id": job_id})
+            try:
+                spool = self._spool
+                if spool is None:
+                    raise OSError("no spool")
+                await anyio.to_thread.run_sync(spool.keep, job_id, accepted)
+            except OSError:
+                log.critical(
+                    "PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id, "why": trouble.what}
+                )
+            return None
+
+    async def tell(self, job: Job) -> None:
+        """Wake everybody who waits for news of *job*."""
+        event = self._news.pop(job.job_id, None)
+        if event is not None:
+            event.set()
+        for listener in self._listeners:
+            await listener(job)
+
+    def listen(self, listener: Callable[[Job], Awaitable[None]]) -> None:
+        """Call *listener* with every job that changes in this process."""
+        self._listeners.append(listener)
+
+    async def news(self, job: Job, seconds: float) -> Job:
+        """
+        The job as soon as it differs from *job*, or as it is after *seconds*.
+
+        Another process may be the one that moves it, so the file is looked at
+        every second too.
+        """
+        with anyio.move_on_after(seconds):
+            while True:
+                event = self._news.setdefault(job.job_id, anyio.Event())
+                latest = await self.ask(lambda ledger: ledger.get(job.job_id))
+                if latest != job:
+                    return latest
+                with anyio.move_on_after(1):
+                    await event.wait()
+        return await self.ask(lambda ledger: ledger.get(job.job_id))
+
+    def close(self) -> None:
+        """Let go of the ledger, the lock and the spool."""
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._spool is not None:
+            self._spool.close()
+        if self._owner is not None:
+            self._owner.close()
+
+    async def _opened(self) -> Ledger:
+        async with self._opening:
+            if self._ledger is None:
+                self._ledger = await anyio.to_thread.run_sync(self._open_ledger, limiter=self._one_at_a_time)
+            return self._ledger
+
+    def _take_name(self) -> tuple[LockedOwner, Spool]:
+        import uuid
+
+        from kling_mcp.jobs.owners import LockedOwner
+        from kling_mcp.jobs.spool import Spool
+
+        folder, name = self.folder / "owners", uuid.uuid4().hex
+        try:
+            # The spool is named like its owner: it is read once that owner is gone.
+            return LockedOwner(folder, name), Spool(folder, name)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"The folder {self.folder} has no room for, or does not allow, the files that keep a job safe "
+                f"({error.strerror}).",
+                "Free some disk space or set KLING_MCP_DATA_DIR to a folder that can be written.",
+            ) from error

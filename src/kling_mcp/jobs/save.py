@@ -1,0 +1,110 @@
+"""From fal's link to a file in the user's folder; whatever goes wrong here, the job stays completed."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, cast
+
+import anyio
+import anyio.to_thread
+
+from kling_mcp.fal.queue import video_of_body
+from kling_mcp.media import downloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.fal.queue import Video
+    from kling_mcp.jobs.desk import Desk
+    from kling_mcp.jobs.job import Job
+    from kling_mcp.settings import Settings
+
+__all__ = ["Saver", "described"]
+
+log = logging.getLogger(__name__)
+
+_TRIES: Final = 6
+_AT_ONCE: Final = 4
+
+
+class Saver:
+    """Downloads finished videos into the output folder, a few at a time."""
+
+    def __init__(self, desk: Desk, settings: Settings, fal: Callable[[], Fal]) -> None:
+        self._desk = desk
+        self._settings = settings
+        self._fal = fal
+        self._slots = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def save(self, job: Job) -> Job:
+        """Save the video of *job* and note where, or why not."""
+        folder = self._settings.output_dir
+        video = _video(job)
+        if folder is None or video is None:
+            return await self._noted(job, None, None if video else "fal.ai's result names no video.")
+        name = downloads.video_name(
+            datetime.fromtimestamp(job.created_ms / 1000, UTC), job.intent.model, described(job), job.job_id
+        )
+        async with self._slots:
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    saved = await downloads.save(
+                        self._fal().media, video.url, folder, name, expected_size=video.file_size
+                    )
+                except downloads.DownloadError as error:
+                    if error.reason is not downloads.Reason.INTERRUPTED or attempt == _TRIES:
+                        log.warning("a video was not saved", extra={"job_id": job.job_id, "why": str(error)})
+                        return await self._noted(job, None, str(error))
+                    await self._desk.world.sleep(2**attempt * (0.5 + self._desk.world.chance()))
+                else:
+                    await anyio.to_thread.run_sync(_write_sidecar, saved.path, _sidecar(job))
+                    return await self._noted(job, str(saved.path), None)
+        return job
+
+    async def _noted(self, job: Job, path: str | None, trouble: str | None) -> Job:
+        now_ms = self._desk.world.now_ms()
+        job = await self._desk.ask(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms))
+        await self._desk.tell(job)
+        return job
+
+
+def _video(job: Job) -> Video | None:
+    return None if job.result is None else video_of_body(job.result)
+
+
+def described(job: Job) -> str:
+    """What the job shows, in the user's words: its prompt or that of its first shot."""
+    arguments = job.intent.arguments
+    prompt = arguments.get("prompt")
+    if isinstance(prompt, str):
+        return prompt
+    shots = arguments.get("shots")
+    if isinstance(shots, (list, tuple)) and shots:
+        first = cast("Sequence[object]", shots)[0]
+        if isinstance(first, dict):
+            return str(cast("Mapping[str, object]", first).get("prompt", ""))
+    return ""
+
+
+def _write_sidecar(video: Path, data: Mapping[str, object]) -> None:
+    try:
+        downloads.write_sidecar(video.parent, video.name, data)
+    except downloads.DownloadError as error:
+        # The video is what was paid for; the note beside it is a convenience.
+        log.warning("the note beside a video was not written", extra={"why": str(error)})
+
+
+def _sidecar(job: Job) -> dict[str, object]:
+    return {
+        "job_id": job.job_id,
+        "request_id": job.request_id,
+        "model": job.intent.model,
+        "endpoint": job.intent.endpoint_id,
+        "arguments": job.intent.arguments,
+        "request": job.body,
+        "result": job.result,
+        "cost_basis": job.intent.basis,
+    }

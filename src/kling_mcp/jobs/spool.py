@@ -1,0 +1,82 @@
+"""
+The last place for what fal accepted, when the ledger itself cannot be written.
+
+Each process keeps a small file whose blocks are on disk before anything is
+paid for. Writing into it needs no new space, so an id can be kept while the
+ledger fails; recovery reads it into the ledger later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from kling_mcp.jobs.job import Accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Spool", "Spooled", "spooled"]
+
+_BLOCKS: Final = 64 * 1024
+
+
+class Spool:
+    """
+    A file of *owner* in *folder*, reserved in full when it is made.
+
+    Raises:
+        OSError: There is no room for it, so nothing should be spent either.
+    """
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = folder / f"{owner}.spool"
+        self._offset = 0
+        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        os.write(self._descriptor, b"\n" * _BLOCKS)
+        os.fsync(self._descriptor)
+
+    def keep(self, job_id: str, accepted: Accepted) -> None:
+        """
+        Write down that fal accepted *job_id*; it is on disk when this returns.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        line = json.dumps({"job_id": job_id, "accepted": asdict(accepted)}).encode() + b"\n"
+        os.lseek(self._descriptor, self._offset, os.SEEK_SET)
+        os.write(self._descriptor, line)
+        os.fsync(self._descriptor)
+        self._offset += len(line)
+
+    def close(self) -> None:
+        """Let go of the file, and remove it if nothing was kept."""
+        os.close(self._descriptor)
+        if self._offset == 0:
+            self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An acceptance that is not in the ledger yet, and the file to remove once it is."""
+
+    owner: str
+    path: Path
+    entries: tuple[tuple[str, Accepted], ...]
+
+
+def spooled(folder: Path) -> Iterator[Spooled]:
+    """What processes have left behind in *folder*."""
+    for path in sorted(folder.glob("*.spool")):
+        entries: list[tuple[str, Accepted]] = []
+        for line in path.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+                entries.append((str(record["job_id"]), Accepted(**record["accepted"])))
+            except (ValueError, KeyError, TypeError):
+                continue  # the empty rest of the file, or a line that a power failure cut
+        yield Spooled(path.stem, path, tuple(entries))

@@ -1,0 +1,362 @@
+"""
+The studio: what a server asks for jobs, and everything that outlives a tool call.
+
+A tool only starts something here or waits for it. Sending, following,
+downloading and recovering happen in the studio's task group, which lives as
+long as the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
+
+from kling_mcp.errors import InvalidArguments, KlingError, NoApiKey, UnknownJob
+from kling_mcp.jobs.desk import Desk
+from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, NotSent, SettledByUser
+from kling_mcp.jobs.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from kling_mcp.catalog.arguments import Plan
+    from kling_mcp.catalog.pricing import Quote
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.jobs.job import State
+    from kling_mcp.jobs.ledger import DaySpend, Ledger
+    from kling_mcp.jobs.submit import Draft
+    from kling_mcp.settings import Settings
+
+__all__ = ["Started", "Studio"]
+
+log = logging.getLogger(__name__)
+
+_KNOWN_WITHIN_SECONDS: Final = 20.0
+"""How long a call waits for its job to be sent; uploads of large pictures go on behind it."""
+
+_DRAIN_SECONDS: Final = 1.5
+"""How long a request on its way may take when the server stops: hosts kill after two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job that answers a call, and whether the call made it."""
+
+    job: Job
+    fresh: bool
+
+
+class Studio:
+    """
+    Jobs, from intent to saved video.
+
+    Args:
+        open_fal: Makes the client of fal.ai; called once, on first use.
+        open_ledger: Opens the ledger; called once, on first use, in a worker thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_fal: Callable[[], Fal],
+        open_ledger: Callable[[], Ledger] | None = None,
+        world: World | None = None,
+    ) -> None:
+        self.settings = settings
+        self.world = world or World()
+        self.desk = Desk(settings.data_dir, self.world, open_ledger or self._sqlite)
+        self._open_fal = open_fal
+        self._opened_fal: Fal | None = None
+        self._tasks: TaskGroup | None = None
+        self._parts: _Parts | None = None
+
+    # ---- lifetime
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Studio]:
+        """Everything that must outlive a tool call, for as long as the server serves."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                yield self
+            finally:
+                await self.close()
+                tasks.cancel_scope.cancel()
+
+    async def recover(self) -> None:
+        """Bring the ledger back to the truth, now and every minute, for as long as the studio is open."""
+        await self._part().reconciler.run()
+
+    def in_background(self, work: Callable[..., Coroutine[object, object, None]], *arguments: object) -> None:
+        """Do *work* for as long as the studio is open."""
+        self._group().start_soon(work, *arguments)
+
+    async def close(self) -> None:
+        """Send nothing new, let what is on its way be answered, and close the ledger."""
+        if self._parts is not None:
+            await self._parts.submitter.drain(_DRAIN_SECONDS)
+        with anyio.CancelScope(shield=True):
+            if self._opened_fal is not None:
+                with anyio.move_on_after(0.2):
+                    await self._opened_fal.aclose()
+                self._opened_fal = None
+
+    # ---- starting
+
+    async def prepare(self, plan: Plan, quote: Quote, arguments: Mapping[str, object]) -> Draft:
+        """
+        Look at every picture of *plan* before anything costs or leaves this machine.
+
+        Raises:
+            InputRefused: A picture may not be used, or the model would not take it.
+            NotAvailable: A picture needs an optional part that is not installed.
+        """
+        from kling_mcp.jobs.pictures import framed
+        from kling_mcp.jobs.submit import Draft
+
+        frames = await framed(plan, self.settings, self._saved_video)
+        return Draft(plan, quote, arguments, frames)
+
+    async def standing(self, draft: Draft) -> Job | None:
+        """The job that already answers for the same call, if there is one."""
+        fingerprint = draft.fingerprint(self._account())
+        return await self.desk.ask(lambda ledger: ledger.standing(fingerprint, self.world.now_ms()))
+
+    async def start(self, draft: Draft, nonce: str | None = None) -> Started:
+        """
+        Start *draft*, once: the same call finds the same job.
+
+        Raises:
+            NoApiKey: There is no key to pay with.
+            OverBudget: A limit would be passed.
+            LedgerUnavailable: The job could not be recorded, so it was not started.
+        """
+        from kling_mcp.jobs.submit import Take
+
+        if self.settings.backend == "fal" and self.settings.fal_key is None:
+            raise NoApiKey
+        take = Take(draft, nonce)
+        self._group().start_soon(self._part().submitter.produce, take)
+        with anyio.move_on_after(_KNOWN_WITHIN_SECONDS):
+            await take.settled.wait()
+        if take.error is not None:
+            raise take.error
+        if take.job_id is None:
+            await take.known.wait()
+        return Started(await self.get(take.job_id or ""), take.fresh)
+
+    # ---- looking
+
+    async def get(self, job_id: str) -> Job:
+        """
+        One job.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        return await self.desk.ask(lambda ledger: ledger.get(job_id))
+
+    async def page(self, state: State | None, limit: int, before_seq: int | None) -> Sequence[Job]:
+        """Jobs, newest first."""
+        return await self.desk.ask(lambda ledger: ledger.page(state=state, limit=limit, before_seq=before_seq))
+
+    async def spend(self) -> Sequence[DaySpend]:
+        """Money by UTC day, newest first."""
+        return await self.desk.ask(lambda ledger: ledger.spend(self.world.now_ms()))
+
+    async def news(self, job: Job, seconds: float) -> Job:
+        """The job as soon as it differs from *job*, or as it is after *seconds*."""
+        return await self.desk.news(job, seconds)
+
+    def at_rest(self, job: Job) -> bool:
+        """Whether nothing more will happen to *job* by itself soon."""
+        if job.state == "completed":
+            return job.saved_to is not None or job.save_trouble is not None or self.settings.output_dir is None
+        return job.state in {"failed", "cancelled", "not_submitted", "unknown"}
+
+    def repair_in_background(self, job: Job) -> None:
+        """Try once more to save a finished video that could not be saved."""
+        if job.state == "completed" and job.save_trouble is not None:
+            self._part().follower.follow(job)
+
+    async def last_frame(self, job_id: str) -> bytes:
+        """
+        The last frame of a job's video as JPEG.
+
+        Raises:
+            UnknownJob: No such job, or none with a saved video.
+            NotAvailable: The part that decodes videos is not installed.
+        """
+        path = (await self.get(job_id)).saved_to
+        if path is None:
+            raise UnknownJob(job_id)
+        from kling_mcp.media.frames import last_frame
+
+        return await anyio.to_thread.run_sync(last_frame, Path(path))
+
+    # ---- ending
+
+    async def cancel(self, job_id: str) -> tuple[Job, str]:
+        """
+        Ask for *job_id* to be cancelled; what is said back is certain only about what happened here.
+
+        Raises:
+            UnknownJob: No such job.
+            FalUnreachable: fal.ai could not be asked.
+        """
+        from kling_mcp.jobs.follow import receipt_of
+
+        job = await self.get(job_id)
+        if job.state == "preparing":
+            found = await self.desk.apply(job_id, NotSent(_CANCELLED_BEFORE))
+            if found.changed:
+                return found.job, "It was cancelled before anything was sent. Nothing was charged."
+            job = found.job
+        if not job.open:
+            return job, f"It had already ended as {job.state}; nothing changed."
+        job = await self.desk.ask(lambda ledger: ledger.mark_cancel(job_id, self.world.now_ms()))
+        if job.state in {"submitting", "unknown"}:
+            return job, (
+                "fal.ai has not confirmed this request, so there is nothing to cancel yet. "
+                "It may still run and be billed."
+            )
+        outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
+        match outcome:
+            case "removed":
+                found = await self.desk.apply(job_id, CancelledAtFal(_CANCELLED_QUEUED))
+                return found.job, "It was taken out of the queue before it ran. Nothing was charged."
+            case "requested":
+                return job, "Cancelling was asked for, but it is already running: it may still finish and be billed."
+            case "too_late":
+                return job, "It had already finished at fal.ai, so it is billed; get_job brings the video."
+            case "not_found":
+                return job, "fal.ai does not know this request any more; get_job shows what becomes of it."
+
+    async def resolve(self, job_id: str, *, charged: bool, request_id: str | None) -> Job:
+        """
+        Settle an unknown job by the user's word.
+
+        Raises:
+            UnknownJob: No such job.
+            InvalidArguments: The job is not unknown, or fal has no such request.
+        """
+        job = await self.get(job_id)
+        if job.state != "unknown":
+            raise InvalidArguments(
+                f"Job {job_id} is {job.state}, not unknown; there is nothing to settle.",
+                f"get_job with job_id {job_id} shows it.",
+                field="job_id",
+                billed="no",
+                job_id=job_id,
+            )
+        if charged and request_id is not None:
+            return await self._found_by_user(job, request_id)
+        fault = _SAID_CHARGED if charged else _SAID_NOT_CHARGED
+        return (await self.desk.apply(job_id, SettledByUser(charged=charged, fault=fault))).job
+
+    async def _found_by_user(self, job: Job, request_id: str) -> Job:
+        from kling_mcp.fal.queue import Receipt
+
+        try:
+            await self._fal().queue.status(job.intent.endpoint_id, Receipt(request_id, None, None, None, None))
+        except KlingError as error:
+            raise InvalidArguments(
+                f"fal.ai does not confirm request {request_id[:64]!r} ({error.what})",
+                "The request id is shown at https://fal.ai/dashboard/requests; without one, leave request_id out.",
+                field="request_id",
+                billed="maybe",
+                job_id=job.job_id,
+            ) from error
+        found = await self.desk.apply(job.job_id, Accepted(request_id=request_id))
+        if not found.changed:
+            raise InvalidArguments(
+                f"Request {request_id[:64]!r} already belongs to another job.",
+                "list_jobs shows which one has it.",
+                field="request_id",
+                billed="maybe",
+                job_id=job.job_id,
+            )
+        self._part().follower.follow(found.job)
+        return found.job
+
+    # ---- parts
+
+    async def _saved_video(self, job_id: str) -> str | None:
+        return (await self.get(job_id)).saved_to
+
+    def _group(self) -> TaskGroup:
+        if self._tasks is None:
+            msg = "the studio is not open"
+            raise RuntimeError(msg)
+        return self._tasks
+
+    def _fal(self) -> Fal:
+        if self._opened_fal is None:
+            self._opened_fal = self._open_fal()
+        return self._opened_fal
+
+    def _part(self) -> _Parts:
+        """The parts that need the client of fal, made when the first of them is needed."""
+        if self._parts is None:
+            from kling_mcp.jobs.follow import Follower
+            from kling_mcp.jobs.reconcile import Reconciler
+            from kling_mcp.jobs.save import Saver
+            from kling_mcp.jobs.submit import Submitter
+
+            saver = Saver(self.desk, self.settings, self._fal)
+            follower = Follower(self.desk, self.settings, self._fal, saver, self._group)
+            can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
+            self._parts = _Parts(
+                saver,
+                follower,
+                Reconciler(self.desk, self._fal, follower, can_ask=can_ask),
+                Submitter(self.desk, self.settings, self._account(), self._fal, follower.follow),
+            )
+        return self._parts
+
+    def _account(self) -> str:
+        if self.settings.backend == "simulator" or self.settings.fal_key is None:
+            return "simulator"
+        return hashlib.sha256(self.settings.fal_key.reveal().encode()).hexdigest()[:12]
+
+    def _sqlite(self) -> Ledger:
+        import uuid
+
+        from kling_mcp.jobs.sqlite import SqliteLedger
+
+        # The simulator spends nothing: its jobs never mix with those that were paid for.
+        name = "ledger" if self.settings.backend == "fal" else "simulator"
+        return SqliteLedger(self.settings.data_dir, lambda: uuid.uuid4().hex, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    saver: Saver
+    follower: Follower
+    reconciler: Reconciler
+    submitter: Submitter
+
+
+if TYPE_CHECKING:
+    from kling_mcp.jobs.follow import Follower
+    from kling_mcp.jobs.reconcile import Reconciler
+    from kling_mcp.jobs.save import Saver
+    from kling_mcp.jobs.submit import Submitter
+
+_CANCELLED_BEFORE: Final = Fault("cancelled", "It was cancelled before anything was sent.", "no")
+_CANCELLED_QUEUED: Final = Fault("cancelled", "It was taken out of fal.ai's queue before it ran.", "no")
+_SAID_CHARGED: Final = Fault(
+    "fal_rejected",
+    "The user says that fal.ai charged it. The video, if there is one, is at https://fal.ai/dashboard/requests.",
+    "yes",
+)
+_SAID_NOT_CHARGED: Final = Fault("fal_rejected", "The user says that fal.ai has no such request.", "no")

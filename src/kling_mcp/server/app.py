@@ -1,0 +1,259 @@
+"""
+The server: which request goes where, and what lives as long as it serves.
+
+Before the first answer nothing is opened: no database, no network, no HTTP
+library. The ledger is brought up to date shortly after.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import mcp_types as t
+from mcp.server.caching import CacheHint
+from mcp.server.lowlevel.server import NotificationOptions, Server
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
+
+from kling_mcp import __version__
+from kling_mcp.catalog.endpoint import Catalog, load
+from kling_mcp.errors import Internal, KlingError
+from kling_mcp.jobs.budget import dollars
+from kling_mcp.jobs.studio import Studio
+from kling_mcp.server import prompts, resources, results
+from kling_mcp.server.instructions import instructions
+from kling_mcp.server.news import News
+from kling_mcp.server.tasks import EXTENSION, TaskParams, Tasks, TaskUpdateParams
+from kling_mcp.server.tools import TOOLS, Call, definitions
+from kling_mcp.settings import FalHosts, Secret, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from decimal import Decimal
+
+    from mcp.server.context import ServerRequestContext
+
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.world import World
+
+__all__ = ["App", "KlingServer", "build"]
+
+log = logging.getLogger(__name__)
+
+_NAME: Final = "kling-mcp"
+_WARM_AFTER_SECONDS: Final = 0.5
+_HOUR_MS: Final = 3_600_000
+
+
+class App:
+    """What every request works with, for as long as the server serves."""
+
+    def __init__(self, catalog: Catalog, studio: Studio, news: News) -> None:
+        self.catalog = catalog
+        self.studio = studio
+        self.news = news
+        self.tasks = Tasks(self)
+
+    def now_ms(self) -> int:
+        """UTC milliseconds since 1970."""
+        return self.studio.world.now_ms()
+
+    async def remaining_today(self) -> Decimal | None:
+        """What is left of today's budget in dollars; None if the ledger cannot say."""
+        try:
+            today = (await self.studio.spend())[0]
+        except KlingError:
+            return None
+        return max(self.studio.settings.daily_budget_usd - dollars(today.held_u + today.spent_u), dollars(0))
+
+    def repair_in_background(self, job: Job) -> None:
+        """Try once more to save a finished video that could not be saved."""
+        self.studio.repair_in_background(job)
+
+
+class KlingServer(Server[App]):
+    """The SDK's server, with change notifications declared to clients of the older era too."""
+
+    app: App | None = None
+
+    async def close(self) -> None:
+        """Bring work to an end within two seconds; what cannot end stays as it is in the ledger."""
+        if self.app is not None:
+            await self.app.studio.close()
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> Any:
+        """What `initialize` answers."""
+        options = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(options, experimental_capabilities, extensions)
+
+
+def build(
+    settings: Settings,
+    *,
+    catalog: Callable[[], Catalog] = load,
+    world: World | None = None,
+    open_fal: Callable[[Settings], Fal] | None = None,
+) -> KlingServer:
+    """
+    A server for *settings*; nothing is opened until it serves.
+
+    Args:
+        catalog: Reads the endpoints.
+        world: Clock, pauses, ids and chance.
+        open_fal: Makes the client of fal.ai.
+    """
+    news = News()
+
+    @asynccontextmanager
+    async def lifespan(_: Server[App]) -> AsyncGenerator[App]:
+        async with AsyncExitStack() as stack:
+            mine = (
+                await stack.enter_async_context(_simulated(settings)) if settings.backend == "simulator" else settings
+            )
+            studio = Studio(mine, lambda: (open_fal or _fal)(mine), world=world)
+            await stack.enter_async_context(studio.open())
+            app = App(catalog(), studio, news)
+            studio.desk.listen(news.job_changed)
+            studio.in_background(_warm, app)
+            server.app = app
+            yield app
+
+    server = KlingServer(
+        _NAME,
+        version=__version__,
+        title="Kling Video",
+        instructions=instructions(settings),
+        website_url="https://github.com/kling-mcp/kling-mcp",
+        lifespan=lifespan,
+        cache_hints={
+            "server/discover": CacheHint(_HOUR_MS, "public"),
+            "tools/list": CacheHint(_HOUR_MS, "public"),
+            "prompts/list": CacheHint(_HOUR_MS, "public"),
+            "resources/templates/list": CacheHint(_HOUR_MS, "public"),
+        },
+        on_list_tools=_list_tools,
+        on_call_tool=_call_tool,
+        on_list_resources=_list_resources,
+        on_list_resource_templates=_list_templates,
+        on_read_resource=_read_resource,
+        on_subscribe_resource=news.subscribe,
+        on_unsubscribe_resource=news.unsubscribe,
+        on_subscriptions_listen=news.listen,
+        on_list_prompts=_list_prompts,
+        on_get_prompt=_get_prompt,
+        on_completion=_complete,
+    )
+    server.extensions[EXTENSION] = {}
+    _add_tasks(server)
+    # Seals what a confirmation carries from one call to the next, so that no client can make one up.
+    server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=_NAME))
+    return server
+
+
+def _fal(settings: Settings) -> Fal:
+    from kling_mcp.fal.client import Fal
+
+    return Fal(settings)
+
+
+@asynccontextmanager
+async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
+    """fal's queue in this process, and settings that point to it."""
+    from kling_mcp.simulator.app import Simulator
+    from kling_mcp.simulator.serve import bind, serving, urls_of
+
+    listener = bind()
+    urls = urls_of(listener)
+    async with serving(Simulator(speed=settings.simulator_speed), listener=listener):
+        yield replace(
+            settings,
+            fal_key=Secret("simulator:simulator"),
+            hosts=FalHosts(urls.queue, urls.rest, urls.api),
+            media_hosts=(*settings.media_hosts, urls.media_host),
+        )
+
+
+async def _warm(app: App) -> None:
+    """Bring the ledger up to date once the first answers are out."""
+    await anyio.sleep(_WARM_AFTER_SECONDS)
+    await app.studio.recover()
+
+
+# ---- requests
+
+
+async def _list_tools(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
+    return t.ListToolsResult(tools=definitions(ctx.lifespan_context.catalog, ctx.lifespan_context.studio.settings))
+
+
+async def _call_tool(
+    ctx: ServerRequestContext[App], params: t.CallToolRequestParams
+) -> t.CallToolResult | t.InputRequiredResult:
+    tool = TOOLS.get(params.name)
+    if tool is None:
+        raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
+    try:
+        answer: Any = await tool.run(Call(ctx.lifespan_context, ctx, params))
+    except KlingError as error:
+        return results.refusal(error)
+    except MCPError:
+        raise
+    except Exception:
+        reference = secrets.token_hex(4)
+        log.exception("tool failed", extra={"tool": params.name, "reference": reference})
+        return results.refusal(Internal(reference, billed="maybe" if tool.spends else "no"))
+    return answer
+
+
+async def _list_resources(
+    ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
+) -> t.ListResourcesResult:
+    return await resources.listed(ctx.lifespan_context, params.cursor if params else None)
+
+
+async def _list_templates(
+    ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
+) -> t.ListResourceTemplatesResult:
+    return resources.templates()
+
+
+async def _read_resource(ctx: ServerRequestContext[App], params: t.ReadResourceRequestParams) -> t.ReadResourceResult:
+    return await resources.read(ctx.lifespan_context, ctx, str(params.uri))
+
+
+async def _list_prompts(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
+    return prompts.listed()
+
+
+async def _get_prompt(ctx: ServerRequestContext[App], params: t.GetPromptRequestParams) -> t.GetPromptResult:
+    return prompts.get(params)
+
+
+async def _complete(ctx: ServerRequestContext[App], params: t.CompleteRequestParams) -> t.CompleteResult:
+    return await resources.complete(ctx.lifespan_context, params)
+
+
+def _add_tasks(server: KlingServer) -> None:
+    async def get(ctx: ServerRequestContext[App], params: TaskParams) -> dict[str, Any]:
+        return await ctx.lifespan_context.tasks.get(ctx, params)
+
+    async def update(ctx: ServerRequestContext[App], params: TaskUpdateParams) -> dict[str, Any]:
+        return await ctx.lifespan_context.tasks.update(ctx, params)
+
+    async def cancel(ctx: ServerRequestContext[App], params: TaskParams) -> dict[str, Any]:
+        return await ctx.lifespan_context.tasks.cancel(ctx, params)
+
+    server.add_request_handler("tasks/get", TaskParams, get)
+    server.add_request_handler("tasks/update", TaskUpdateParams, update)
+    server.add_request_handler("tasks/cancel", TaskParams, cancel)

@@ -1,0 +1,167 @@
+"""
+The price before the spend: when the user's word is needed, and how it is got.
+
+A client that can show a form is asked, in both protocol eras. Any other has
+to repeat the price as `max_cost_usd`, which is what an assistant does once
+its user has agreed. A confirmation carries a number that the ledger accepts
+for one job only, so replaying it finds that job and makes no second one.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import mcp_types as t
+
+from kling_mcp.server.results import Json, cents, result, usd
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from mcp.server.context import ServerRequestContext
+
+    from kling_mcp.jobs.submit import Draft
+    from kling_mcp.settings import Settings
+
+__all__ = ["Go", "gate"]
+
+_ANSWER_WITHIN_SECONDS: Final = 170.0
+"""Hosts that declare forms and never show them are known; a call must not hang on them."""
+
+_QUESTION: Final = "confirm_cost"
+
+_FORM: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "proceed": {"type": "boolean", "title": "Make this video", "description": "Start the job at this price."}
+    },
+    "required": ["proceed"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The job may start; *nonce* is what a confirmation is worth once."""
+
+    nonce: str | None = None
+
+
+async def gate(
+    draft: Draft, settings: Settings, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+) -> Go | t.CallToolResult | t.InputRequiredResult:
+    """Decide whether *draft* may be paid for: yes, a question to the user, or what is missing."""
+    ceiling = draft.quote.ceiling_usd
+    cap = draft.plan.max_cost_usd
+    price = cents(ceiling)
+    if cap is not None and ceiling > cap:
+        return _needed(
+            draft,
+            f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
+            f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
+        )
+    if not _asks(settings, ceiling):
+        return Go()
+    if not _shows_forms(ctx):
+        if cap is not None:
+            return Go()
+        return _needed(
+            draft,
+            f"It could cost up to ${price}, which needs the user's agreement first. Nothing was charged.",
+            f"Tell the user the price; if they agree, call again with the same arguments and max_cost_usd {price}.",
+        )
+    return await _ask(draft, ctx, params)
+
+
+def _asks(settings: Settings, ceiling: Decimal) -> bool:
+    match settings.confirm:
+        case "never":
+            return False
+        case "always":
+            return True
+        case "auto":
+            return ceiling > settings.confirm_above_usd
+
+
+def _shows_forms(ctx: ServerRequestContext[Any]) -> bool:
+    capabilities = ctx.session.client_capabilities
+    asked = capabilities.elicitation if capabilities else None
+    # An empty object means forms: the mode came later than the capability.
+    return asked is not None and (asked.form is not None or asked.url is None)
+
+
+async def _ask(
+    draft: Draft, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+) -> Go | t.CallToolResult | t.InputRequiredResult:
+    question = _question(draft)
+    if ctx.protocol_version >= "2026-07-28":
+        answer = (params.input_responses or {}).get(_QUESTION)
+        if params.request_state is None or not isinstance(answer, t.ElicitResult):
+            return _put(question)
+        # Sealed by the SDK's boundary; a price that has changed since is asked about again.
+        state: Json = json.loads(params.request_state)
+        if state.get("question") != question:
+            return _put(question)
+        return _verdict(draft, answer, str(state.get("nonce")))
+    answer = None
+    with anyio.move_on_after(_ANSWER_WITHIN_SECONDS):
+        answer = await ctx.session.elicit_form(question, _FORM, related_request_id=ctx.request_id)
+    return _verdict(draft, answer, secrets.token_hex(16))
+
+
+def _put(question: str) -> t.InputRequiredResult:
+    form = t.ElicitRequest(params=t.ElicitRequestFormParams(message=question, requested_schema=_FORM))
+    state = json.dumps({"nonce": secrets.token_hex(16), "question": question})
+    return t.InputRequiredResult(input_requests={_QUESTION: form}, request_state=state)
+
+
+def _verdict(draft: Draft, answer: t.ElicitResult | None, nonce: str) -> Go | t.CallToolResult:
+    if answer is not None and answer.action == "accept" and (answer.content or {}).get("proceed") is True:
+        return Go(nonce)
+    said = "did not answer" if answer is None or answer.action == "cancel" else "said no"
+    return _needed(
+        draft,
+        f"The user was asked about ${cents(draft.quote.ceiling_usd)} and {said}. Nothing was charged.",
+        "Ask the user what to change; estimate_cost compares cheaper models and lengths.",
+    )
+
+
+def _question(draft: Draft) -> str:
+    quote, plan = draft.quote, draft.plan
+    price = f"${cents(quote.ceiling_usd)}"
+    if quote.estimated_usd != quote.ceiling_usd:
+        price = f"about ${cents(quote.estimated_usd)}, at most {price}"
+    pictures = ", ".join(dict.fromkeys(_place(frame.url) for frame in draft.frames))
+    return (
+        f"Make a {plan.seconds} s Kling video with {plan.endpoint.model} for {price}? ({quote.basis})"
+        + (f" Pictures: {pictures}." if pictures else "")
+        + (f" This is take {plan.take}." if plan.take > 1 else "")
+    )
+
+
+def _place(url: str | None) -> str:
+    if url is None:
+        return "uploaded from this computer to fal.ai as a public link"
+    from urllib.parse import urlsplit
+
+    return f"fetched by fal.ai from {urlsplit(url).hostname}"
+
+
+def _needed(draft: Draft, what: str, next_step: str) -> t.CallToolResult:
+    data: Json = {
+        "state": "needs_confirmation",
+        "job_id": None,
+        "model": draft.plan.endpoint.model,
+        "cost": {
+            "estimated_usd": usd(draft.quote.estimated_usd),
+            "ceiling_usd": usd(draft.quote.ceiling_usd),
+            "actual_usd": None,
+            "basis": draft.quote.basis,
+        },
+        "warnings": [*draft.plan.warnings, *draft.quote.warnings],
+        "next_step": f"{what} {next_step}",
+    }
+    return result(data["next_step"], data)

@@ -1,0 +1,192 @@
+"""The catalogue as an assistant reads it: models, prices, and what a job would cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+from kling_mcp.errors import InvalidArguments
+from kling_mcp.server.results import Json, usd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kling_mcp.catalog.arguments import Plan
+    from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, PictureLimits, Price
+    from kling_mcp.catalog.pricing import Quote
+
+__all__ = ["estimate", "estimate_headline", "in_full", "overview", "price_range", "prices"]
+
+
+def estimate(catalog: Catalog, arguments: Mapping[str, object], remaining: Decimal | None) -> Json:
+    """
+    What a job with *arguments* would cost: one model, or all of them where none is named.
+
+    Raises:
+        InvalidArguments: No model would take the arguments.
+        UnknownModel: The model named does not exist.
+    """
+    from kling_mcp.catalog.arguments import plan
+
+    named = arguments.get("model") not in (None, "")
+    rows: list[Json] = []
+    if not named:
+        rows = _compared(catalog, arguments)
+        taking = [row["model"] for row in rows if row["estimated_usd"] is not None]
+        if catalog.default.model not in taking and taking:
+            arguments = {**arguments, "model": taking[0]}
+    chosen = plan(catalog, "estimate_cost", arguments)
+    price = _quoted(chosen)
+    whole = named and not chosen.missing
+    notes = list(price.warnings)
+    if named and chosen.missing:
+        notes.append(f"request is null because {' and '.join(chosen.missing)} would be needed.")
+    if whole and any(not slot.value.startswith("https:") for slot in chosen.pictures):
+        notes.append("Pictures that are not https URLs are uploaded first; their links take their places in request.")
+    return {
+        "model": chosen.endpoint.model,
+        "seconds": chosen.seconds,
+        "generate_audio": chosen.audio,
+        "estimated_usd": usd(price.estimated_usd),
+        "ceiling_usd": usd(price.ceiling_usd),
+        "basis": price.basis,
+        "sources": [_dated(source) for source in chosen.endpoint.prices],
+        "request": chosen.body if whole else None,
+        "models": rows,
+        "budget": {"remaining_today_usd": None if remaining is None else usd(remaining)},
+        "warnings": [*chosen.warnings, *notes],
+    }
+
+
+def estimate_headline(data: Json) -> str:
+    """The price in a sentence."""
+    if not data["models"]:
+        return (
+            f"{data['model']}: about ${data['estimated_usd']:.2f}, at most ${data['ceiling_usd']:.2f}. {data['basis']}"
+        )
+    listed = ", ".join(
+        f"{row['model']} ${row['estimated_usd']:.2f}" for row in data["models"] if row["estimated_usd"] is not None
+    )
+    return f"{data['seconds']} s, cheapest first: {listed}. Without a model a job uses {data['model']}."
+
+
+def _compared(catalog: Catalog, arguments: Mapping[str, object]) -> list[Json]:
+    from kling_mcp.catalog.arguments import plan
+
+    rows: list[Json] = []
+    for endpoint in catalog.endpoints:
+        try:
+            chosen = plan(catalog, "estimate_cost", {**arguments, "model": endpoint.model})
+        except InvalidArguments as refusal:
+            rows.append({"model": endpoint.model, "estimated_usd": None, "ceiling_usd": None, "why_not": refusal.what})
+            continue
+        price = _quoted(chosen)
+        rows.append(
+            {
+                "model": endpoint.model,
+                "estimated_usd": usd(price.estimated_usd),
+                "ceiling_usd": usd(price.ceiling_usd),
+                "generate_audio": chosen.audio,
+                "expected_seconds": endpoint.expected_seconds(chosen.seconds),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["estimated_usd"] is None, row["estimated_usd"] or 0))
+
+
+def _quoted(chosen: Plan) -> Quote:
+    from kling_mcp.catalog.pricing import quote
+
+    return quote(chosen.endpoint, seconds=chosen.seconds, audio=chosen.audio, voice=chosen.voice)
+
+
+def overview(catalog: Catalog) -> Json:
+    """Every model in a few words."""
+    return {"default": catalog.default.model, "models": [_row(endpoint) for endpoint in catalog.endpoints]}
+
+
+def in_full(endpoint: Endpoint) -> Json:
+    """One model with everything that the catalogue knows of it."""
+    return {
+        **_row(endpoint),
+        "prices": [_dated(price) for price in endpoint.prices],
+        "arguments": {name: _argument(argument) for name, argument in endpoint.arguments.items()},
+        "input_schema": _without_words(endpoint.input_schema),
+        "limits": {name: _limits(limits) for name, limits in endpoint.limits.items()},
+        "timing": None if endpoint.timing is None else endpoint.timing.basis,
+        "sources": list(endpoint.sources),
+    }
+
+
+def prices(catalog: Catalog) -> Json:
+    """Every dated price of every model."""
+    return {
+        "currency": "USD",
+        "unit": "second of finished video",
+        "models": {endpoint.model: [_dated(price) for price in endpoint.prices] for endpoint in catalog.endpoints},
+    }
+
+
+def price_range(catalog: Catalog) -> str:
+    """From the shortest video of the cheapest model to the longest of the dearest, at the highest list prices."""
+    shortest = min(
+        _lengths(endpoint)[0] * min(endpoint.prices[-1].usd_per_second.values()) for endpoint in catalog.endpoints
+    )
+    longest = max(
+        _lengths(endpoint)[-1] * max(rate for price in endpoint.prices for rate in price.usd_per_second.values())
+        for endpoint in catalog.endpoints
+    )
+    return f"${shortest:.2f} to ${longest:.2f}"
+
+
+def _lengths(endpoint: Endpoint) -> tuple[int, ...]:
+    argument = endpoint.argument_of("length")
+    return argument.lengths if argument else (0,)
+
+
+def _row(endpoint: Endpoint) -> Json:
+    lengths = _lengths(endpoint)
+    return {
+        "model": endpoint.model,
+        "title": endpoint.title,
+        "summary": endpoint.summary,
+        "endpoint": endpoint.endpoint_id,
+        "usd_per_second": _rates(endpoint.prices[-1]),
+        "video_seconds": [lengths[0], lengths[-1]],
+        "sound": endpoint.sound,
+        "takes": [name for name, argument in endpoint.arguments.items() if not argument.required or name == "shots"],
+        "expected_seconds_for_5_s": endpoint.expected_seconds(5),
+    }
+
+
+def _rates(price: Price) -> Json:
+    return {str(tier): usd(rate) for tier, rate in price.usd_per_second.items()}
+
+
+def _dated(price: Price) -> Json:
+    return {"as_of": price.as_of, "source": price.source, "usd_per_second": _rates(price)}
+
+
+def _argument(argument: Argument) -> str:
+    return f"{argument.field}: {argument.description}"
+
+
+def _limits(limits: PictureLimits) -> Json:
+    known: Json = {}
+    for name in limits.__dataclass_fields__:
+        value: object = getattr(limits, name)
+        if value not in (None, (), False):
+            known[name] = usd(value) if isinstance(value, Decimal) else value
+    return known
+
+
+def _without_words(schema: Any) -> Any:
+    """A schema without its descriptions, which `arguments` already gives."""
+    if isinstance(schema, list):
+        return [_without_words(member) for member in cast("list[Any]", schema)]
+    if hasattr(schema, "items"):
+        return {
+            name: _without_words(value)
+            for name, value in schema.items()
+            if name not in {"description", "$schema"} or not isinstance(value, str)
+        }
+    return schema

@@ -1,0 +1,159 @@
+"""Models, prices, jobs and money as resources: what a person can attach and a program can watch."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import mcp_types as t
+from mcp.shared.exceptions import MCPError
+
+from kling_mcp.errors import KlingError, UnknownJob, UnknownModel
+from kling_mcp.jobs.job import ENDED
+from kling_mcp.server import models, results
+
+if TYPE_CHECKING:
+    from mcp.server.context import ServerRequestContext
+
+    from kling_mcp.server.app import App
+
+__all__ = ["TEMPLATES", "complete", "listed", "read", "templates"]
+
+_PAGE: Final = 50
+_JSON: Final = "application/json"
+_LONG_MS: Final = 3_600_000
+_SHORT_MS: Final = 2_000
+
+_FIXED: Final = (
+    ("kling://models", "models", "Kling models", "Every model with its price and abilities."),
+    ("kling://pricing", "pricing", "Prices", "Every dated price of every model, with its source."),
+    ("kling://jobs", "jobs", "Jobs", "The jobs of this machine, newest first."),
+    ("kling://spend", "spend", "Spending", "Budgets, and what is held and spent of them, by UTC day."),
+)
+
+TEMPLATES: Final = (
+    ("kling://models/{model}", "model", "A Kling model", "One model in full: schema, limits, prices, sources.", _JSON),
+    ("kling://jobs/{job_id}", "job", "A job", "State, cost and video of one job.", _JSON),
+    (
+        "kling://jobs/{job_id}/last-frame",
+        "last-frame",
+        "Last frame",
+        "The last frame of a finished video, to look at or to continue from.",
+        "image/jpeg",
+    ),
+)
+
+_MODEL: Final = re.compile(r"kling://models/([a-z0-9-]+)")
+_JOB: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)")
+_LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
+
+
+async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
+    """The fixed resources and the jobs, newest first, a page at a time."""
+    if cursor is not None and not cursor.isdigit():
+        raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's")
+    jobs = await app.studio.page(None, _PAGE + 1, None if cursor is None else int(cursor))
+    page = jobs[:_PAGE]
+    resources = [
+        t.Resource(
+            uri=results.job_uri(job.job_id),
+            name=job.job_id,
+            title=f"{job.intent.model} · {job.state}",
+            mime_type=_JSON,
+        )
+        for job in page
+    ]
+    if cursor is None:
+        resources = [*_fixed(), *resources]
+    next_cursor = str(page[-1].seq) if len(jobs) > _PAGE else None
+    return t.ListResourcesResult(resources=resources, next_cursor=next_cursor)
+
+
+def templates() -> t.ListResourceTemplatesResult:
+    """The resources that have a name in them."""
+    return t.ListResourceTemplatesResult(
+        resource_templates=[
+            t.ResourceTemplate(uri_template=uri, name=name, title=title, description=description, mime_type=mime_type)
+            for uri, name, title, description, mime_type in TEMPLATES
+        ]
+    )
+
+
+async def read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadResourceResult:
+    """
+    One resource.
+
+    Raises:
+        MCPError: There is none at *uri*; the code is that of the client's protocol era.
+    """
+    try:
+        return await _read(app, ctx, uri)
+    except (UnknownJob, UnknownModel) as error:
+        raise _not_found(ctx, uri) from error
+    except KlingError as error:
+        raise MCPError(code=t.INTERNAL_ERROR, message=str(error)) from error
+
+
+async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadResourceResult:
+    match uri:
+        case "kling://models":
+            return _json(uri, models.overview(app.catalog), _LONG_MS)
+        case "kling://pricing":
+            return _json(uri, models.prices(app.catalog), _LONG_MS)
+        case "kling://jobs":
+            jobs = await app.studio.page(None, _PAGE + 1, None)
+            data, _ = results.jobs_view(jobs, app.now_ms(), _PAGE)
+            return _json(uri, data, _SHORT_MS)
+        case "kling://spend":
+            days = await app.studio.spend()
+            settings = app.studio.settings
+            return _json(uri, results.spend_view(days, settings.max_job_usd, settings.daily_budget_usd), _SHORT_MS)
+        case _:
+            pass
+    if match := _MODEL.fullmatch(uri):
+        return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
+    if match := _JOB.fullmatch(uri):
+        job = await app.studio.get(match[1])
+        ended = job.state in ENDED and app.studio.at_rest(job)
+        return _json(uri, results.job_view(job, app.now_ms()), _LONG_MS if ended else _SHORT_MS)
+    if match := _LAST_FRAME.fullmatch(uri):
+        import base64
+
+        blob = base64.b64encode(await app.studio.last_frame(match[1])).decode()
+        contents = t.BlobResourceContents(uri=uri, mime_type="image/jpeg", blob=blob)
+        return t.ReadResourceResult(contents=[contents], ttl_ms=_LONG_MS, cache_scope="private")
+    raise _not_found(ctx, uri)
+
+
+async def complete(app: App, params: t.CompleteRequestParams) -> t.CompleteResult:
+    """Names of models and jobs that begin with what is there already."""
+    name, start = params.argument.name, params.argument.value
+    if name == "model":
+        values = [model for model in app.catalog.models if model.startswith(start)]
+    elif name == "job_id":
+        jobs = await app.studio.page(None, 1000, None)
+        values = [job.job_id for job in jobs if job.job_id.startswith(start)]
+    else:
+        values = []
+    return t.CompleteResult(completion=t.Completion(values=values[:100], total=len(values), has_more=len(values) > 100))
+
+
+def _fixed() -> list[t.Resource]:
+    return [
+        t.Resource(uri=uri, name=name, title=title, description=description, mime_type=_JSON)
+        for uri, name, title, description in _FIXED
+    ]
+
+
+def _json(uri: str, data: dict[str, Any], ttl_ms: int) -> t.ReadResourceResult:
+    text = json.dumps(data, ensure_ascii=False)
+    contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
+    # How long a client may keep it: a finished job does not change any more.
+    return t.ReadResourceResult(contents=[contents], ttl_ms=ttl_ms, cache_scope="private")
+
+
+def _not_found(ctx: ServerRequestContext[App], uri: str) -> MCPError:
+    # The code changed with SEP-2164.
+    code = t.INVALID_PARAMS if ctx.protocol_version >= "2026-07-28" else -32002
+    return MCPError(code=code, message=f"There is no resource {uri[:200]!r}", data={"uri": uri[:200]})

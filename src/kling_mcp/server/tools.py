@@ -1,0 +1,338 @@
+"""
+The tools: what an assistant reads about each, and what each does.
+
+A description says first whether the tool spends money, and states facts: an
+order in a description reads like an injection to a host that reviews it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import mcp_types as t
+
+from kling_mcp.errors import InvalidArguments
+from kling_mcp.jobs.job import STATES
+from kling_mcp.server import confirm, deliver, models, results, schemas
+from kling_mcp.server.arguments import read
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from mcp.server.context import ServerRequestContext
+
+    from kling_mcp.catalog.endpoint import Catalog
+    from kling_mcp.catalog.endpoint import Tool as JobTool
+    from kling_mcp.server.app import App
+    from kling_mcp.server.schemas import Schema
+    from kling_mcp.settings import Settings
+
+__all__ = ["TOOLS", "Call", "Tool", "definitions"]
+
+Answer = t.CallToolResult | t.InputRequiredResult | dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool: what it works with and what it was given."""
+
+    app: App
+    ctx: ServerRequestContext[App]
+    params: t.CallToolRequestParams
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """The arguments as they came."""
+        return cast("Mapping[str, object]", self.params.arguments or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool: its face to the assistant, and its hands."""
+
+    name: str
+    title: str
+    description: str
+    annotations: t.ToolAnnotations
+    schema: Callable[[Catalog], Schema]
+    run: Callable[[Call], Awaitable[Answer]]
+    output: Schema | None
+
+    @property
+    def spends(self) -> bool:
+        """Whether a call may cost money."""
+        return self.annotations is _SPENDS
+
+    def definition(self, catalog: Catalog, settings: Settings) -> t.Tool:
+        """What `tools/list` says about it."""
+        return t.Tool(
+            name=self.name,
+            title=self.title,
+            description=self.description.replace("{prices}", models.price_range(catalog)),
+            input_schema=self.schema(catalog),
+            output_schema=self.output,
+            annotations=self.annotations,
+            _meta={"anthropic/requiresUserInteraction": True} if self.spends and settings.confirm == "always" else None,
+        )
+
+
+def definitions(catalog: Catalog, settings: Settings) -> list[t.Tool]:
+    """All tools, in a fixed order."""
+    return [tool.definition(catalog, settings) for tool in TOOLS.values()]
+
+
+# ---- spending
+
+
+async def _image_to_video(call: Call) -> Answer:
+    return await _make(call, "image_to_video")
+
+
+async def _multi_shot_video(call: Call) -> Answer:
+    return await _make(call, "multi_shot_video")
+
+
+async def _make(call: Call, tool: JobTool) -> Answer:
+    from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.pricing import quote
+
+    studio = call.app.studio
+    wanted = plan(call.app.catalog, tool, call.arguments)
+    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
+    draft = await studio.prepare(wanted, price, call.arguments)
+    standing = await studio.standing(draft)
+    if standing is None:
+        decision = await confirm.gate(draft, studio.settings, call.ctx, call.params)
+        if not isinstance(decision, confirm.Go):
+            return decision
+        started = await studio.start(draft, decision.nonce)
+        standing, again = started.job, not started.fresh
+    else:
+        again = True
+    warnings = [_again(standing.job_id, wanted.take)] if again else []
+    return await deliver.job(call.app, call.ctx, standing, wanted.wait_seconds or 0, warnings)
+
+
+def _again(job_id: str, take: int) -> str:
+    return (
+        f"This call was made before: it is answered by job {job_id}, and nothing new was sent or charged. "
+        f"take {take + 1} makes the same job once more, for a new charge."
+    )
+
+
+# ---- looking
+
+
+async def _estimate_cost(call: Call) -> Answer:
+    remaining = await call.app.remaining_today()
+    data = models.estimate(call.app.catalog, call.arguments, remaining)
+    return results.result(models.estimate_headline(data), data)
+
+
+async def _list_models(call: Call) -> Answer:
+    arguments = read(call.arguments, TOOLS["list_models"].schema(call.app.catalog))
+    name = arguments.get("model")
+    if name is None:
+        data = models.overview(call.app.catalog)
+        return results.result(f"{len(data['models'])} models; the default is {data['default']}.", data)
+    data = models.in_full(call.app.catalog.model(str(name)))
+    return results.result(f"{data['title']}: {data['summary']}", data)
+
+
+async def _get_job(call: Call) -> Answer:
+    arguments = read(call.arguments, TOOLS["get_job"].schema(call.app.catalog))
+    job = await call.app.studio.get(str(arguments["job_id"]))
+    call.app.repair_in_background(job)
+    return await deliver.job(call.app, call.ctx, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
+
+
+async def _list_jobs(call: Call) -> Answer:
+    arguments = read(call.arguments, TOOLS["list_jobs"].schema(call.app.catalog))
+    limit = cast("int", arguments.get("limit", _PAGE))
+    cursor = arguments.get("cursor")
+    if cursor is not None and not str(cursor).isdigit():
+        raise InvalidArguments(
+            f"cursor is {str(cursor)[:40]!r}, which is none.", "Use next_cursor of the page before.", field="cursor"
+        )
+    before_seq = None if cursor is None else int(str(cursor))
+    jobs = await call.app.studio.page(cast("Any", arguments.get("state")), limit + 1, before_seq)
+    data, headline = results.jobs_view(jobs, call.app.now_ms(), limit)
+    return results.result(headline, data)
+
+
+# ---- ending
+
+
+async def _cancel_job(call: Call) -> Answer:
+    arguments = read(call.arguments, TOOLS["cancel_job"].schema(call.app.catalog))
+    job, said = await call.app.studio.cancel(str(arguments["job_id"]))
+    return results.job_result(job, call.app.now_ms(), said)
+
+
+async def _resolve_job(call: Call) -> Answer:
+    arguments = read(call.arguments, TOOLS["resolve_job"].schema(call.app.catalog))
+    request_id = arguments.get("request_id")
+    job = await call.app.studio.resolve(
+        str(arguments["job_id"]),
+        charged=arguments["outcome"] == "charged",
+        request_id=None if request_id is None else str(request_id),
+    )
+    return results.job_result(job, call.app.now_ms())
+
+
+# ---- the list
+
+_PAGE: Final = 20
+_MOST: Final = 100
+
+_SPENDS: Final = t.ToolAnnotations(
+    read_only_hint=False,
+    # Not that something is lost: a paid call is worth the host's question.
+    destructive_hint=True,
+    # The same call is the same job.
+    idempotent_hint=True,
+    open_world_hint=True,
+)
+_READS: Final = t.ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+_ENDS: Final = t.ToolAnnotations(
+    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=True
+)
+_SETTLES: Final = t.ToolAnnotations(
+    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+)
+
+_JOB_ID: Final[Schema] = {"type": "string", "description": "Job id, such as kj_…, from the call that started it."}
+
+
+def _output(**properties: str) -> Schema:
+    """
+    An output schema with what is always there.
+
+    What can be null is left out: a list of types loses the tool in several hosts.
+    """
+    types = {name: {"type": kind} for name, kind in properties.items()}
+    return {"type": "object", "properties": types, "required": list(properties)}
+
+
+_JOB: Final = _output(state="string", cost="object", warnings="array", next_step="string")
+_JOB["properties"]["warnings"] = {"type": "array", "items": {"type": "string"}}
+
+TOOLS: Final[dict[str, Tool]] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "image_to_video",
+            "Image to video",
+            "Spends money: {prices} a video, once per call. Starts a Kling job on fal.ai that animates a picture, "
+            "optionally up to an end picture, and answers with a job_id in seconds; the video takes 1.5 to 10 minutes, "
+            "continues without the conversation and is saved on this machine. Above the operator's amount the price is "
+            "confirmed first. estimate_cost gives the price for free.",
+            _SPENDS,
+            lambda catalog: schemas.job_schema(catalog, "image_to_video"),
+            _image_to_video,
+            _JOB,
+        ),
+        Tool(
+            "multi_shot_video",
+            "Multi-shot video",
+            "Spends money: as image_to_video, for one video of up to six shots, each with its own prompt and length. "
+            "The price is that of the sum of the shots.",
+            _SPENDS,
+            lambda catalog: schemas.job_schema(catalog, "multi_shot_video"),
+            _multi_shot_video,
+            _JOB,
+        ),
+        Tool(
+            "estimate_cost",
+            "Estimate cost",
+            "Free. The price of a job before it is started, with its source, and the request that would be sent; "
+            "without a model all models are compared, cheapest first. Needs no key and no network.",
+            _READS,
+            schemas.estimate_schema,
+            _estimate_cost,
+            _output(estimated_usd="number", ceiling_usd="number", basis="string", seconds="integer"),
+        ),
+        Tool(
+            "list_models",
+            "List models",
+            "Free. The Kling models with prices and abilities; one model in full with its schema, limits and sources.",
+            _READS,
+            lambda catalog: schemas.object_schema(
+                {"model": {"type": "string", "enum": list(catalog.models), "description": "One model in full."}}
+            ),
+            _list_models,
+            {"type": "object"},
+        ),
+        Tool(
+            "get_job",
+            "Get job",
+            "Free. State, queue position, cost and, once finished, the video of a job; waits for it up to "
+            "wait_seconds. Also saves a finished video that could not be saved before.",
+            _READS,
+            lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
+            _get_job,
+            _JOB,
+        ),
+        Tool(
+            "list_jobs",
+            "List jobs",
+            "Free. The jobs of this machine, newest first, those of earlier conversations too.",
+            _READS,
+            lambda _: schemas.object_schema(
+                {
+                    "state": {"type": "string", "enum": list(STATES), "description": "Only jobs in this state."},
+                    "limit": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": _MOST,
+                        "description": f"Jobs at most: 1 to {_MOST} (default {_PAGE}); long pages end earlier.",
+                    },
+                    "cursor": {"type": "string", "description": "next_cursor of the page before."},
+                }
+            ),
+            _list_jobs,
+            {
+                "type": "object",
+                "properties": {"jobs": {"type": "array", "items": {"type": "object"}}},
+                "required": ["jobs"],
+            },
+        ),
+        Tool(
+            "cancel_job",
+            "Cancel job",
+            "Free. Asks fal.ai to drop a job. One that waits is dropped unbilled; one that runs may still finish and "
+            "be billed.",
+            _ENDS,
+            lambda _: schemas.object_schema({"job_id": _JOB_ID}, ["job_id"]),
+            _cancel_job,
+            _JOB,
+        ),
+        Tool(
+            "resolve_job",
+            "Resolve job",
+            "Free. Settles a job in state unknown by the user's word, after they looked at "
+            "https://fal.ai/dashboard/requests.",
+            _SETTLES,
+            lambda _: schemas.object_schema(
+                {
+                    "job_id": _JOB_ID,
+                    "outcome": {
+                        "type": "string",
+                        "enum": ["charged", "not_charged"],
+                        "description": "What the user saw at fal.ai.",
+                    },
+                    "request_id": {
+                        "type": "string",
+                        "description": "With charged: fal.ai's request id, if shown; the video is then fetched.",
+                    },
+                },
+                ["job_id", "outcome"],
+            ),
+            _resolve_job,
+            _JOB,
+        ),
+    )
+}
