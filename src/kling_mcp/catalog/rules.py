@@ -96,9 +96,10 @@ def _count(rule: Rule, case: _Case) -> None:
             counted = [(lists[-1][0], len(lists))] if lists else []
         for path, count in counted:
             if count > most:
-                where = path if selector.endswith("[]") else selector
-                allowed = (f"up to {most}",)
-                case.broken(rule, path, f"{where} is given {count} times.", f"Give at most {most}.", allowed)
+                what = (
+                    f"{path} has {count} entries." if selector.endswith("[]") else f"{selector} is given {count} times."
+                )
+                case.broken(rule, path, what, f"Give at most {most}.", (f"up to {most}",))
 
 
 def _together(rule: Rule, case: _Case) -> None:

@@ -1,0 +1,346 @@
+"""What a caller may get wrong, and the words that put it right. One row is one mistake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kling_mcp.catalog.arguments import plan
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.errors import InvalidArguments, KlingError, UnknownModel
+
+if TYPE_CHECKING:
+    from kling_mcp.catalog.endpoint import Tool
+
+IMAGE = "https://example.com/first.png"
+ONE: dict[str, Any] = {"image": IMAGE, "prompt": "The camera circles the vase."}
+TWO: dict[str, Any] = {
+    "image": IMAGE,
+    "shots": [{"prompt": "Wide.", "duration": 5}, {"prompt": "Close.", "duration": 3}],
+}
+FACE = {"frontal_image": IMAGE}
+CLIP = {"video": "https://example.com/element.mp4"}
+SINGLE, MULTI, ESTIMATE = "image_to_video", "multi_shot_video", "estimate_cost"
+TAKE_NEGATIVE = "v3-standard, v3-pro, v3-4k"
+TAKE_SHOTS = "o3-standard, o3-pro, o3-4k, v3-standard, v3-pro, v3-4k, v3-turbo-standard, v3-turbo-pro"
+ANY_TEXT = "Nothing was charged."
+
+
+def shots(*seconds: object) -> dict[str, Any]:
+    return {"shots": [{"prompt": f"Shot {index}.", "duration": length} for index, length in enumerate(seconds)]}
+
+
+CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
+    # Lengths
+    (SINGLE, {"duration": 16}, "duration", ("16", "3 to 15 seconds")),
+    (SINGLE, {"duration": 2}, "duration", ("2", "3 to 15 seconds")),
+    (SINGLE, {"duration": 0}, "duration", ("3 to 15 seconds",)),
+    (SINGLE, {"duration": -5}, "duration", ("-5", "3 to 15 seconds")),
+    (SINGLE, {"duration": "16"}, "duration", ('"16"', "3 to 15 seconds")),
+    (SINGLE, {"duration": "5s"}, "duration", ('"5s"', "whole number of seconds", "3 to 15 seconds")),
+    (SINGLE, {"duration": "5.0"}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": "five"}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": 5.5}, "duration", ("5.5", "whole number of seconds")),
+    (SINGLE, {"duration": True}, "duration", ("true", "whole number of seconds")),
+    (SINGLE, {"duration": [5]}, "duration", ("[5]", "whole number of seconds")),
+    (SINGLE, {"duration": {"seconds": 5}}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": float("inf")}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": float("nan")}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": "\N{ARABIC-INDIC DIGIT FIVE}"}, "duration", ("whole number of seconds",)),
+    (SINGLE, {"duration": 10**30}, "duration", ("3 to 15 seconds",)),
+    (SINGLE, {"duration": 10**5000}, "duration", ("of type int", "3 to 15 seconds")),
+    (SINGLE, {"model": "o1-standard", "duration": 12}, "duration", ("3 to 10 seconds", f"take it: {TAKE_SHOTS}")),
+    (SINGLE, {"model": "o1-pro", "duration": "11"}, "duration", ("3 to 10 seconds", "o3-standard")),
+    (SINGLE, {"model": "o1-standard", "duration": 16}, "duration", ("3 to 10 seconds",)),
+    (ESTIMATE, {"duration": 99}, "duration", ("3 to 15 seconds",)),
+    (ESTIMATE, {"model": "o1-pro", "duration": 15}, "duration", ("3 to 10 seconds", "o3-pro")),
+    # Texts
+    (SINGLE, {"prompt": ""}, "prompt", ("prompt is empty", "image_to_video needs it")),
+    (SINGLE, {"prompt": "  \n"}, "prompt", ("prompt is empty",)),
+    (SINGLE, {"prompt": None}, "prompt", ("prompt is empty",)),
+    (SINGLE, {"prompt": "x" * 2501}, "prompt", ("2,501 characters", "up to 2,500")),
+    (SINGLE, {"prompt": 7}, "prompt", ("7", "a text is expected")),
+    (SINGLE, {"prompt": ["pan left"]}, "prompt", ("a text is expected",)),
+    (SINGLE, {"prompt": "half a character \ud800"}, "prompt", ("valid Unicode",)),
+    (SINGLE, {"model": "o1-standard", "prompt": "x" * 2501}, "prompt", ("2,501 characters",)),
+    (SINGLE, {"model": "v3-pro", "negative_prompt": "x" * 2501}, "negative_prompt", ("2,501 characters",)),
+    (SINGLE, {"model": "v3-pro", "negative_prompt": 3}, "negative_prompt", ("a text is expected",)),
+    (ESTIMATE, {"prompt": "x" * 2501}, "prompt", ("2,501 characters",)),
+    # Pictures
+    (SINGLE, {"image": ""}, "image", ("image is empty", "First frame")),
+    (SINGLE, {"image": None}, "image", ("image is empty",)),
+    (SINGLE, {"image": 1}, "image", ("https URL", "path on this machine", "data: URI", "last-frame")),
+    (SINGLE, {"image": {"url": IMAGE}}, "image", ("https URL",)),
+    (SINGLE, {"image": [IMAGE]}, "image", ("https URL",)),
+    (SINGLE, {"end_image": False}, "end_image", ("https URL",)),
+    (MULTI, {"image": ""}, "image", ("image is empty", "multi_shot_video needs it")),
+    # Switches, numbers, choices
+    (SINGLE, {"generate_audio": "yes"}, "generate_audio", ('"yes"', "true or false")),
+    (SINGLE, {"generate_audio": "true"}, "generate_audio", ("true or false",)),
+    (SINGLE, {"generate_audio": 1}, "generate_audio", ("true or false",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": 1.5}, "cfg_scale", ("1.5", "at least 0 and at most 1")),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": -0.1}, "cfg_scale", ("at least 0 and at most 1",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": "2"}, "cfg_scale", ("at least 0 and at most 1",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": "half"}, "cfg_scale", ("a number is expected",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": True}, "cfg_scale", ("a number is expected",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": float("nan")}, "cfg_scale", ("a number is expected",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": [0.5]}, "cfg_scale", ("a number is expected",)),
+    (SINGLE, {"model": "v3-pro", "cfg_scale": 10**400}, "cfg_scale", ("out of range",)),
+    (SINGLE, {"model": "v3-standard", "aspect_ratio": "4:3"}, "aspect_ratio", ("16:9, 9:16, 1:1",)),
+    (SINGLE, {"model": "v3-standard", "aspect_ratio": "16x9"}, "aspect_ratio", ("The nearest is 16:9",)),
+    (SINGLE, {"model": "v3-standard", "aspect_ratio": 1.78}, "aspect_ratio", ("16:9, 9:16, 1:1",)),
+    (MULTI, {"shot_type": "inteligent"}, "shot_type", ("The nearest is intelligent", "customize, intelligent")),
+    (MULTI, {"shot_type": "auto"}, "shot_type", ("customize, intelligent",)),
+    (MULTI, {"shot_type": True}, "shot_type", ("customize, intelligent",)),
+    # Shots
+    (MULTI, shots(1), "shots", ("add up to 1 s", "3 to 15 seconds")),
+    (MULTI, shots(1, 1), "shots", ("add up to 2 s", "3 to 15 seconds")),
+    (MULTI, shots(8, 8), "shots", ("add up to 16 s", "3 to 15 seconds")),
+    (MULTI, shots(3, 3, 3, 3, 3, 3), "shots", ("add up to 18 s",)),
+    (MULTI, shots(1, 1, 1, 1, 1, 1, 1), "shots", ("7 entries", "one to six shots", "at most 6")),
+    (MULTI, shots(5, 16), "shots[1].duration", ("16", "1 to 15 seconds")),
+    (MULTI, shots(0, 5), "shots[0].duration", ("1 to 15 seconds",)),
+    (MULTI, shots(5, "3s"), "shots[1].duration", ('"3s"', "whole number of seconds")),
+    (MULTI, shots(5, 2.5), "shots[1].duration", ("2.5",)),
+    (MULTI, shots(5, False), "shots[1].duration", ("false",)),
+    (MULTI, {"shots": []}, "shots", ("shots is empty", "multi_shot_video needs it")),
+    (MULTI, {"shots": None}, "shots", ("shots is empty",)),
+    (MULTI, {"shots": "[]"}, "shots", ("shots is empty",)),
+    (MULTI, {"shots": "Wide, then close."}, "shots", ("a list is expected", "One to six shots")),
+    (MULTI, {"shots": '[{"prompt": "Wide."'}, "shots", ("a list is expected",)),
+    (MULTI, {"shots": "[" * 100_000}, "shots", ("a list is expected",)),
+    (MULTI, {"shots": {"prompt": "Wide."}}, "shots", ("a list is expected",)),
+    (MULTI, {"shots": 3}, "shots", ("a list is expected",)),
+    (MULTI, {"shots": ["Wide."]}, "shots[0]", ("an object is expected", "prompt, duration")),
+    (MULTI, {"shots": [["Wide."]]}, "shots[0]", ("an object is expected",)),
+    (MULTI, {"shots": [None]}, "shots[0]", ("an object is expected",)),
+    (MULTI, {"shots": [{"duration": 5}]}, "shots[0].prompt", ("shots[0].prompt is missing",)),
+    (MULTI, {"shots": [{"prompt": " ", "duration": 5}]}, "shots[0].prompt", ("shots[0].prompt is missing",)),
+    (MULTI, {"shots": [{"prompt": 5}]}, "shots[0].prompt", ("a text is expected",)),
+    (MULTI, {"shots": [{"promt": "Wide."}]}, "shots[0].promt", ("The nearest is prompt",)),
+    (MULTI, {"shots": [{"prompt": "Wide.", "durration": 5}]}, "shots[0].durration", ("The nearest is duration",)),
+    (MULTI, {"shots": [{"prompt": "Wide.", "image": IMAGE}]}, "shots[0].image", ("Allowed: prompt, duration",)),
+    (MULTI, {"duration": 8}, "duration", ("image_to_video does", "their sum")),
+    (MULTI, {"prompt": "Both."}, "prompt", ("multi_shot_video does not take prompt", "image_to_video does")),
+    (MULTI, {"model": "o1-standard"}, "model", ("single shots only", TAKE_SHOTS)),
+    (MULTI, {"model": "o1-pro", "shots": None}, "model", ("single shots only", TAKE_SHOTS)),
+    (SINGLE, shots(5), "shots", ("image_to_video does not take shots", "multi_shot_video does")),
+    (SINGLE, {"shot_type": "customize"}, "shot_type", ("multi_shot_video does",)),
+    (SINGLE, {"model": "o1-pro", **shots(5)}, "shots", ("multi_shot_video does",)),
+    (ESTIMATE, {"prompt": "Both.", **shots(5)}, "shots", ("prompt and shots are both given", "prompt or shots")),
+    (ESTIMATE, {"duration": 9, **shots(5, 3)}, "duration", ("duration is 9", "add up to 8 s")),
+    (ESTIMATE, {"model": "o1-standard", **shots(5)}, "shots", ("o1-standard does not take shots", TAKE_SHOTS)),
+    (ESTIMATE, shots(15, 1), "shots", ("add up to 16 s",)),
+    # Arguments of other models
+    (SINGLE, {"negative_prompt": "blur"}, "negative_prompt", ("o3-standard does not take", TAKE_NEGATIVE)),
+    (SINGLE, {"cfg_scale": 0.5}, "cfg_scale", (TAKE_NEGATIVE,)),
+    (SINGLE, {"elements": [FACE]}, "elements", (TAKE_NEGATIVE,)),
+    (SINGLE, {"aspect_ratio": "16:9"}, "aspect_ratio", ("use a model that takes it: v3-standard.",)),
+    (SINGLE, {"model": "v3-pro", "aspect_ratio": "16:9"}, "aspect_ratio", ("takes it: v3-standard.",)),
+    (SINGLE, {"model": "v3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard.",)),
+    (SINGLE, {"model": "o3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard.",)),
+    (SINGLE, {"model": "v3-turbo-pro", "end_image": IMAGE}, "end_image", ("o3-standard, o3-pro, o3-4k", "o1-pro")),
+    (SINGLE, {"model": "v3-turbo-pro", "generate_audio": True}, "generate_audio", ("o3-standard", "v3-4k")),
+    (SINGLE, {"model": "o1-standard", "generate_audio": False}, "generate_audio", ("o3-standard",)),
+    (SINGLE, {"model": "o1-pro", "elements": [FACE]}, "elements", (TAKE_NEGATIVE,)),
+    (MULTI, {"model": "v3-turbo-standard", "shot_type": "customize"}, "shot_type", ("o3-standard",)),
+    (MULTI, {"negative_prompt": "blur"}, "negative_prompt", (TAKE_NEGATIVE,)),
+    (ESTIMATE, {"cfg_scale": 0.5}, "cfg_scale", (TAKE_NEGATIVE,)),
+    # Misspelt, and fal.ai's own names
+    (SINGLE, {"promt": "x"}, "promt", ("The nearest is prompt", "Arguments of image_to_video with o3-standard")),
+    (SINGLE, {"durration": 5}, "durration", ("The nearest is duration",)),
+    (SINGLE, {"Duration": 5}, "Duration", ("The nearest is duration",)),
+    (SINGLE, {"endImage": IMAGE}, "endImage", ("The nearest is end_image",)),
+    (SINGLE, {"generateAudio": True}, "generateAudio", ("The nearest is generate_audio",)),
+    (SINGLE, {"image_url": IMAGE}, "image_url", ("The nearest is image.",)),
+    (SINGLE, {"start_image_url": IMAGE}, "start_image_url", ("The nearest is image.",)),
+    (SINGLE, {"start_image": IMAGE}, "start_image", ("The nearest is image.",)),
+    (SINGLE, {"end_image_url": IMAGE}, "end_image_url", ("The nearest is end_image.",)),
+    (SINGLE, {"multi_prompt": []}, "multi_prompt", ("The nearest is shots, which multi_shot_video takes",)),
+    (SINGLE, {"negative_promt": "x"}, "negative_promt", ("The nearest is negative_prompt", TAKE_NEGATIVE)),
+    (SINGLE, {"maxcost": 1}, "maxcost", ("The nearest is max_cost_usd",)),
+    (SINGLE, {"promt": None}, "promt", ("The nearest is prompt",)),
+    (SINGLE, {"zzzz": 1}, "zzzz", ("Arguments of image_to_video",)),
+    (SINGLE, {"x" * 500: "y" * 500}, "x" * 40, ("…",)),
+    (MULTI, {"shot": 1}, "shot", ("The nearest is shots.",)),
+    (MULTI, {"shottype": "customize"}, "shottype", ("The nearest is shot_type",)),
+    (ESTIMATE, {"modell": "o3-pro"}, "modell", ("The nearest is model",)),
+    # Models
+    (SINGLE, {"model": "o3-standart"}, "model", ("The nearest is o3-standard", "o1-pro")),
+    (SINGLE, {"model": "O3 Pro"}, "model", ("The nearest is o3-pro",)),
+    (SINGLE, {"model": "v3_turbo_pro"}, "model", ("The nearest is v3-turbo-pro",)),
+    (SINGLE, {"model": "fal-ai/kling-video/o1/image-to-video"}, "model", ("The nearest is o1-pro",)),
+    (SINGLE, {"model": "sora"}, "model", ("'sora'", "Models: o3-standard")),
+    (SINGLE, {"model": 3}, "model", ("the name of a model", "o3-standard")),
+    (ESTIMATE, {"model": ["o3-pro"]}, "model", ("the name of a model",)),
+    # Elements and voices
+    (SINGLE, {"model": "v3-pro", "elements": FACE}, "elements", ("a list is expected",)),
+    (SINGLE, {"model": "v3-pro", "elements": "a cat"}, "elements", ("a list is expected",)),
+    (SINGLE, {"model": "v3-pro", "elements": ["a cat"]}, "elements[0]", ("an object is expected", "frontal_image")),
+    (SINGLE, {"model": "v3-pro", "elements": [{}]}, "elements[0]", ("none of frontal_image, reference_images, video",)),
+    (SINGLE, {"model": "v3-pro", "elements": [{"voice_id": "v"}]}, "elements[0]", ("none of frontal_image",)),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"frontal_image_url": IMAGE}]},
+        "elements[0].frontal_image_url",
+        ("The nearest is frontal_image",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [FACE, {"frontal_image": 5}]},
+        "elements[1].frontal_image",
+        ("https URL",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"reference_images": IMAGE}]},
+        "elements[0].reference_images",
+        ("a list is expected",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"reference_images": [IMAGE, ""]}]},
+        "elements[0].reference_images[1]",
+        ("it is empty",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"reference_images": [IMAGE] * 4}]},
+        "elements[0].reference_images",
+        ("4 entries", "one to three reference images"),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"video": "/home/me/cat.mp4"}]},
+        "elements[0].video",
+        ("an https URL is expected",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"video": "http://example.com/cat.mp4"}]},
+        "elements[0].video",
+        ("an https URL is expected",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{"video": "https://me:secret@example.com/cat.mp4"}]},
+        "elements[0].video",
+        ("an https URL is expected",),
+    ),
+    (SINGLE, {"model": "v3-pro", "elements": [CLIP, CLIP]}, "elements[1].video", ("given 2 times", "At most one")),
+    (
+        SINGLE,
+        {"model": "v3-pro", "elements": [{**FACE, "voice_id": "v"}], "generate_audio": False},
+        "generate_audio",
+        ("elements[0].voice_id needs generate_audio to be true",),
+    ),
+    (
+        SINGLE,
+        {"model": "v3-standard", "voice_ids": ["v"], "generate_audio": False},
+        "generate_audio",
+        ("voice_ids[0] needs generate_audio to be true",),
+    ),
+    (SINGLE, {"model": "v3-standard", "voice_ids": ["a", "b", "c"]}, "voice_ids", ("3 entries", "at most two voices")),
+    (SINGLE, {"model": "v3-standard", "voice_ids": "a"}, "voice_ids", ("a list is expected",)),
+    (SINGLE, {"model": "v3-standard", "voice_ids": '"a"'}, "voice_ids", ("a list is expected",)),
+    (SINGLE, {"model": "v3-standard", "voice_ids": [1]}, "voice_ids[0]", ("a voice id as text",)),
+    # References
+    (
+        SINGLE,
+        {"model": "v3-pro", "prompt": "@Element3 waves.", "elements": [FACE, FACE]},
+        "prompt",
+        ("refers to @Element3", "the call has 2 in elements", "@Element1, @Element2"),
+    ),
+    (SINGLE, {"model": "v3-pro", "prompt": "@Element1 waves."}, "prompt", ("the call has 0 in elements",)),
+    (SINGLE, {"model": "v3-pro", "prompt": "@Element0", "elements": [FACE]}, "prompt", ("Numbers start at 1",)),
+    (SINGLE, {"model": "v3-pro", "prompt": f"@Element{'9' * 5000}", "elements": [FACE]}, "prompt", ("@Element999",)),
+    (SINGLE, {"prompt": "@Element1 waves."}, "prompt", ("o3-standard takes nothing", f"takes it: {TAKE_NEGATIVE}")),
+    (SINGLE, {"prompt": "<<<voice_1>>> speaks."}, "prompt", ("<<<voice_1>>>", "takes it: v3-standard.")),
+    (SINGLE, {"model": "v3-pro", "prompt": "<<<voice_1>>> speaks."}, "prompt", ("takes it: v3-standard.",)),
+    (
+        SINGLE,
+        {"model": "v3-standard", "prompt": "<<<voice_2>>> speaks.", "voice_ids": ["a"]},
+        "prompt",
+        ("<<<voice_2>>>", "the call has 1 in voice_ids"),
+    ),
+    (SINGLE, {"model": "o1-pro", "prompt": "From @Image1 to @Image2."}, "prompt", ("@Image2", "Allowed here: @Image1")),
+    (SINGLE, {"model": "o1-pro", "prompt": "@Image3", "end_image": IMAGE}, "prompt", ("@Image1, @Image2",)),
+    (SINGLE, {"model": "o1-standard", "prompt": "@Element1"}, "prompt", (f"takes it: {TAKE_NEGATIVE}",)),
+    (
+        MULTI,
+        {"model": "v3-pro", "shots": [{"prompt": "Wide."}, {"prompt": "@Element2"}], "elements": [FACE]},
+        "shots[1].prompt",
+        ("@Element2",),
+    ),
+    # This program's own arguments
+    (SINGLE, {"take": 0}, "take", ("1 to 99",)),
+    (SINGLE, {"take": 100}, "take", ("1 to 99",)),
+    (SINGLE, {"take": 1.5}, "take", ("1 to 99",)),
+    (SINGLE, {"take": True}, "take", ("1 to 99",)),
+    (SINGLE, {"take": "second"}, "take", ("1 to 99",)),
+    (MULTI, {"wait_seconds": 46}, "wait_seconds", ("0 to 45",)),
+    (SINGLE, {"wait_seconds": -1}, "wait_seconds", ("0 to 45",)),
+    (SINGLE, {"wait_seconds": "long"}, "wait_seconds", ("0 to 45",)),
+    (SINGLE, {"max_cost_usd": 0}, "max_cost_usd", ("above 0",)),
+    (SINGLE, {"max_cost_usd": -1}, "max_cost_usd", ("above 0",)),
+    (SINGLE, {"max_cost_usd": "$5"}, "max_cost_usd", ("without a currency sign",)),
+    (SINGLE, {"max_cost_usd": True}, "max_cost_usd", ("above 0",)),
+    (SINGLE, {"max_cost_usd": "NaN"}, "max_cost_usd", ("above 0",)),
+    (SINGLE, {"max_cost_usd": float("inf")}, "max_cost_usd", ("above 0",)),
+    (SINGLE, {"max_cost_usd": [1]}, "max_cost_usd", ("above 0",)),
+    (ESTIMATE, {"max_cost_usd": "free"}, "max_cost_usd", ("above 0",)),
+]
+
+
+def test_the_table_has_at_least_120_mistakes() -> None:
+    assert len(CASES) >= 120
+
+
+@pytest.mark.parametrize(
+    ("tool", "change", "field", "words"), CASES, ids=[f"{index}-{case[2][:30]}" for index, case in enumerate(CASES)]
+)
+def test_a_mistake_is_refused_with_its_place_and_what_would_work(
+    tool: Tool, change: dict[str, Any], field: str, words: tuple[str, ...]
+) -> None:
+    base = {SINGLE: ONE, MULTI: TWO, ESTIMATE: {}}[tool]
+
+    with pytest.raises(KlingError) as caught:
+        plan(load(), tool, {**base, **change})
+
+    error = caught.value
+    assert isinstance(error, InvalidArguments | UnknownModel)
+    assert error.field == field
+    assert error.billed == "no"
+    for word in (*words, ANY_TEXT):
+        assert word in str(error)
+    str(error).encode()
+    assert len(str(error)) < 1200
+
+
+@pytest.mark.parametrize(("tool", "name"), [(SINGLE, "image"), (SINGLE, "prompt"), (MULTI, "image"), (MULTI, "shots")])
+def test_what_a_tool_needs_is_asked_for_by_name(tool: Tool, name: str) -> None:
+    arguments = dict(ONE if tool == SINGLE else TWO)
+    del arguments[name]
+
+    with pytest.raises(InvalidArguments, match=f"{name} is missing; {tool} needs it") as caught:
+        plan(load(), tool, arguments)
+
+    assert caught.value.field == name
+
+
+def test_a_refused_length_lists_each_allowed_value_as_data() -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        plan(load(), "image_to_video", {**ONE, "model": "o1-standard", "duration": 11})
+
+    assert caught.value.allowed == ("3", "4", "5", "6", "7", "8", "9", "10")
+
+
+def test_an_unknown_name_lists_what_the_tool_takes_with_this_model_as_data() -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        plan(load(), "image_to_video", {**ONE, "model": "o1-standard", "length": 5})
+
+    assert caught.value.allowed == (
+        *("image", "prompt", "end_image", "duration"),
+        *("model", "max_cost_usd", "take", "wait_seconds"),
+    )

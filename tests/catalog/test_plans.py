@@ -1,0 +1,300 @@
+"""Calls that are accepted, and the body that each endpoint gets."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kling_mcp.catalog.arguments import PictureSlot, Shot, plan
+from kling_mcp.catalog.endpoint import load
+
+if TYPE_CHECKING:
+    from kling_mcp.catalog.endpoint import Tool
+
+IMAGE = "https://example.com/first.png"
+ONE: dict[str, Any] = {"image": IMAGE, "prompt": "The camera circles the vase."}
+SHOTS = [{"prompt": "Wide.", "duration": 5}, {"prompt": "Close.", "duration": 3}]
+TWO: dict[str, Any] = {"image": IMAGE, "shots": SHOTS}
+FACE = {"frontal_image": "/pictures/face.png", "reference_images": ["/pictures/left.png", "/pictures/right.png"]}
+CLIP = {"video": "https://example.com/element.mp4"}
+
+MULTI_PROMPT = [{"prompt": "Wide.", "duration": "5"}, {"prompt": "Close.", "duration": "3"}]
+
+BODIES: list[tuple[str, Tool, dict[str, Any], dict[str, Any]]] = [
+    (
+        "o3 sends the first frame as image_url, and length and sound explicitly",
+        "image_to_video",
+        ONE,
+        {"image_url": IMAGE, "prompt": ONE["prompt"], "duration": "5", "generate_audio": False},
+    ),
+    (
+        "v3 sends the first frame as start_image_url, and makes sound unless told not to",
+        "image_to_video",
+        {**ONE, "model": "v3-pro"},
+        {"start_image_url": IMAGE, "prompt": ONE["prompt"], "duration": "5", "generate_audio": True},
+    ),
+    (
+        "turbo has no switch for sound, so none is sent",
+        "image_to_video",
+        {**ONE, "model": "v3-turbo-pro", "duration": 3},
+        {"image_url": IMAGE, "prompt": ONE["prompt"], "duration": "3"},
+    ),
+    (
+        "o1 names its frames in the prompt",
+        "image_to_video",
+        {"model": "o1-pro", "image": IMAGE, "end_image": "b.png", "prompt": "From @Image1 to @Image2.", "duration": 10},
+        {
+            "start_image_url": IMAGE,
+            "end_image_url": "b.png",
+            "prompt": "From @Image1 to @Image2.",
+            "duration": "10",
+        },
+    ),
+    (
+        "shots become multi_prompt with their sum and the default shot type",
+        "multi_shot_video",
+        TWO,
+        {
+            "image_url": IMAGE,
+            "multi_prompt": MULTI_PROMPT,
+            "duration": "8",
+            "shot_type": "customize",
+            "generate_audio": False,
+        },
+    ),
+    (
+        "turbo has no shot type, so none is sent",
+        "multi_shot_video",
+        {**TWO, "model": "v3-turbo-standard"},
+        {"image_url": IMAGE, "multi_prompt": MULTI_PROMPT, "duration": "8"},
+    ),
+    (
+        "a shot without a length has fal.ai's default, sent explicitly",
+        "multi_shot_video",
+        {**TWO, "shots": [{"prompt": "Wide."}], "shot_type": "intelligent", "generate_audio": True},
+        {
+            "image_url": IMAGE,
+            "multi_prompt": [{"prompt": "Wide.", "duration": "5"}],
+            "duration": "5",
+            "shot_type": "intelligent",
+            "generate_audio": True,
+        },
+    ),
+    (
+        "elements, voices and the rest get fal.ai's names",
+        "image_to_video",
+        {
+            "model": "v3-standard",
+            "image": IMAGE,
+            "prompt": "@Element1 and @Element2 talk; <<<voice_1>>> answers.",
+            "elements": [{**FACE, "voice_id": "a"}, CLIP],
+            "voice_ids": [" b "],
+            "negative_prompt": "blur",
+            "cfg_scale": 0,
+            "aspect_ratio": "9:16",
+        },
+        {
+            "start_image_url": IMAGE,
+            "prompt": "@Element1 and @Element2 talk; <<<voice_1>>> answers.",
+            "duration": "5",
+            "generate_audio": True,
+            "negative_prompt": "blur",
+            "cfg_scale": 0,
+            "aspect_ratio": "9:16",
+            "elements": [
+                {
+                    "frontal_image_url": "/pictures/face.png",
+                    "reference_image_urls": ["/pictures/left.png", "/pictures/right.png"],
+                    "voice_id": "a",
+                },
+                {"video_url": "https://example.com/element.mp4"},
+            ],
+            "voice_ids": ["b"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "body"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES])
+def test_a_call_becomes_the_body_of_its_endpoint(tool: Tool, arguments: dict[str, Any], body: dict[str, Any]) -> None:
+    assert body == plan(load(), tool, arguments).body
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "same_as"),
+    [
+        ("image_to_video", {**ONE, "duration": "7"}, {**ONE, "duration": 7}),
+        ("image_to_video", {**ONE, "duration": " 07 "}, {**ONE, "duration": 7}),
+        ("image_to_video", {**ONE, "duration": 7.0}, {**ONE, "duration": 7}),
+        ("image_to_video", {**ONE, "model": " o3-standard "}, ONE),
+        ("image_to_video", {**ONE, "model": "", "duration": None, "end_image": "", "generate_audio": None}, ONE),
+        ("image_to_video", {**ONE, "take": "", "wait_seconds": None, "max_cost_usd": None}, ONE),
+        ("image_to_video", {**ONE, "shots": None, "elements": [], "negative_prompt": "", "voice_ids": None}, ONE),
+        ("image_to_video", {**ONE, "image": f" {IMAGE}\n"}, ONE),
+        (
+            "image_to_video",
+            {**ONE, "model": "v3-pro", "cfg_scale": "0.25"},
+            {**ONE, "model": "v3-pro", "cfg_scale": 0.25},
+        ),
+        (
+            "image_to_video",
+            {**ONE, "model": "v3-pro", "elements": "null", "negative_prompt": None, "cfg_scale": None},
+            {**ONE, "model": "v3-pro"},
+        ),
+        (
+            "image_to_video",
+            {**ONE, "model": "v3-pro", "elements": json.dumps([FACE])},
+            {**ONE, "model": "v3-pro", "elements": [FACE]},
+        ),
+        (
+            "image_to_video",
+            {**ONE, "model": "v3-pro", "elements": [{"reference_images": '["/a.png"]', "video": None}]},
+            {**ONE, "model": "v3-pro", "elements": [{"reference_images": ["/a.png"]}]},
+        ),
+        ("multi_shot_video", {**TWO, "shots": json.dumps(SHOTS)}, TWO),
+        ("multi_shot_video", {**TWO, "shots": [json.dumps(shot) for shot in SHOTS]}, TWO),
+        ("multi_shot_video", {**TWO, "shots": [{"prompt": "Wide.", "duration": "5"}, SHOTS[1]]}, TWO),
+        ("multi_shot_video", {**TWO, "shots": [{"prompt": "Wide.", "duration": None}, SHOTS[1]]}, TWO),
+        ("multi_shot_video", {**TWO, "shot_type": "customize"}, TWO),
+        ("multi_shot_video", {**TWO, "duration": None, "prompt": ""}, TWO),
+    ],
+)
+def test_what_hosts_write_differently_means_the_same(
+    tool: Tool, arguments: dict[str, Any], same_as: dict[str, Any]
+) -> None:
+    assert plan(load(), tool, same_as).body == plan(load(), tool, arguments).body
+
+
+def test_a_plan_says_what_sets_the_price() -> None:
+    silent = plan(load(), "image_to_video", {**ONE, "duration": 9, "generate_audio": False})
+    default = plan(load(), "image_to_video", {**ONE, "model": "v3-pro"})
+    turbo = plan(load(), "image_to_video", {**ONE, "model": "v3-turbo-pro"})
+    voices = plan(load(), "image_to_video", {**ONE, "model": "v3-standard", "voice_ids": ["a", "b"]})
+    element = plan(load(), "image_to_video", {**ONE, "model": "v3-pro", "elements": [FACE, {**CLIP, "voice_id": "a"}]})
+
+    def price_parts(it: Any) -> tuple[int, bool | None, bool, bool]:
+        return it.seconds, it.audio, it.audio_was_default, it.voice
+
+    assert price_parts(silent) == (9, False, False, False)
+    assert price_parts(default) == (5, True, True, False)
+    assert price_parts(turbo) == (5, None, False, False)
+    assert price_parts(voices) == (5, True, True, True)
+    assert price_parts(element) == (5, True, True, True)
+
+
+def test_the_length_of_shots_is_their_sum() -> None:
+    it = plan(load(), "multi_shot_video", TWO)
+
+    assert (Shot("Wide.", 5), Shot("Close.", 3)) == it.shots
+    assert it.seconds == 8
+
+
+def test_six_shots_of_together_fifteen_seconds_are_accepted() -> None:
+    six = [{"prompt": "x", "duration": seconds} for seconds in (1, 1, 1, 1, 1, 10)]
+
+    assert plan(load(), "multi_shot_video", {**TWO, "shots": six}).seconds == 15
+
+
+def test_every_picture_is_listed_with_its_place_and_its_limits() -> None:
+    it = plan(
+        load(),
+        "image_to_video",
+        {**ONE, "model": "v3-pro", "end_image": "kling://jobs/kj_1/last-frame", "elements": [CLIP, FACE]},
+    )
+    frame, element = it.endpoint.limits["frame"], it.endpoint.limits["element_picture"]
+
+    assert it.pictures == (
+        PictureSlot("image", ("start_image_url",), IMAGE, frame),
+        PictureSlot("end_image", ("end_image_url",), "kling://jobs/kj_1/last-frame", frame),
+        PictureSlot("elements[1].frontal_image", ("elements", 1, "frontal_image_url"), "/pictures/face.png", element),
+        PictureSlot(
+            "elements[1].reference_images[0]", ("elements", 1, "reference_image_urls", 0), "/pictures/left.png", element
+        ),
+        PictureSlot(
+            "elements[1].reference_images[1]",
+            ("elements", 1, "reference_image_urls", 1),
+            "/pictures/right.png",
+            element,
+        ),
+    )
+    assert element.max_bytes == 10 * 1024 * 1024
+    assert not element.inferred
+
+
+def test_a_picture_slot_points_at_its_value_in_the_body() -> None:
+    it = plan(load(), "image_to_video", {**ONE, "model": "v3-pro", "elements": [FACE]})
+
+    for slot in it.pictures:
+        found: Any = it.body
+        for step in slot.path:
+            found = found[step]
+        assert slot.value == found
+
+
+def test_the_programs_own_arguments_stay_out_of_the_body() -> None:
+    it = plan(load(), "image_to_video", {**ONE, "take": "2", "max_cost_usd": "1.50", "wait_seconds": 0})
+    plain = plan(load(), "image_to_video", {**ONE, "max_cost_usd": 0.1})
+
+    assert (2, Decimal("1.50"), 0) == (it.take, it.max_cost_usd, it.wait_seconds)
+    assert (1, Decimal("0.1"), None) == (plain.take, plain.max_cost_usd, plain.wait_seconds)
+    assert plain.body == it.body
+
+
+WARNINGS: list[tuple[Tool, dict[str, Any], tuple[str, ...]]] = [
+    ("image_to_video", ONE, ()),
+    ("multi_shot_video", TWO, ()),
+    ("multi_shot_video", {**TWO, "end_image": IMAGE}, ("end_image and shots are given together",)),
+    ("multi_shot_video", {**TWO, "shots": [{"prompt": "x" * 513}]}, ("shots[0].prompt has 513 characters",)),
+    ("multi_shot_video", {**TWO, "shots": [{"prompt": "x" * 512}]}, ()),
+    ("image_to_video", {**ONE, "model": "v3-pro", "elements": [FACE] * 3}, ()),
+    ("image_to_video", {**ONE, "model": "v3-pro", "elements": [FACE] * 4}, ("elements has 4 entries",)),
+    ("image_to_video", {**ONE, "model": "v3-pro", "elements": [{**FACE, **CLIP}]}, ("elements[0] has members of sev",)),
+    ("image_to_video", {**ONE, "model": "v3-standard", "voice_ids": ["a"]}, ("voice_ids is in the older document",)),
+    ("image_to_video", {**ONE, "model": "v3-standard", "aspect_ratio": "1:1"}, ("aspect_ratio is in the older doc",)),
+    (
+        "image_to_video",
+        {**ONE, "model": "v3-pro", "prompt": "@element1 waves.", "elements": [FACE]},
+        ("prompt says @element1; only @Element1 is read as a reference.",),
+    ),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "starts"), WARNINGS)
+def test_what_may_go_wrong_at_fal_is_a_warning_and_no_refusal(
+    tool: Tool, arguments: dict[str, Any], starts: tuple[str, ...]
+) -> None:
+    warnings = plan(load(), tool, arguments).warnings
+
+    assert len(starts) == len(warnings)
+    for start, warning in zip(starts, warnings, strict=True):
+        assert warning.startswith(start)
+
+
+MISSING: list[tuple[dict[str, Any], tuple[str, ...], int]] = [
+    ({}, ("image", "prompt"), 5),
+    ({"duration": 12}, ("image", "prompt"), 12),
+    ({"prompt": "x"}, ("image",), 5),
+    (ONE, (), 5),
+    ({"shots": SHOTS}, ("image",), 8),
+    ({"shots": SHOTS, "duration": 8}, ("image",), 8),
+    ({"shots": [{"duration": 4}, {}]}, ("image", "shots[0].prompt", "shots[1].prompt"), 9),
+    ({"model": "o1-pro", "prompt": "From @Image1."}, ("image",), 5),
+    ({"model": "v3-pro", "elements": [{"voice_id": "a"}]}, ("image", "prompt", "elements[0].frontal_image"), 5),
+]
+
+
+@pytest.mark.parametrize(("arguments", "missing", "seconds"), MISSING)
+def test_an_estimate_needs_nothing_and_names_what_a_job_would_need(
+    arguments: dict[str, Any], missing: tuple[str, ...], seconds: int
+) -> None:
+    it = plan(load(), "estimate_cost", arguments)
+
+    assert (missing, seconds) == (it.missing, it.seconds)
+
+
+@pytest.mark.parametrize(("tool", "arguments"), [("image_to_video", ONE), ("multi_shot_video", TWO)])
+def test_an_estimate_shows_the_body_that_the_job_would_send(tool: Tool, arguments: dict[str, Any]) -> None:
+    assert plan(load(), tool, arguments).body == plan(load(), "estimate_cost", arguments).body
