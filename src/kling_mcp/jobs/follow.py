@@ -74,6 +74,7 @@ class Follower:
     async def _run(self, job: Job) -> None:
         try:
             job = await self._until_ended(job)
+            self._desk.world.passed("end recorded")
             if job.state == "completed":
                 await self._saver.save(job)
         except Exception:
@@ -90,6 +91,7 @@ class Follower:
             try:
                 async with self._polls:
                     status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
+                    self._desk.world.passed("polled")
                     missing_since_ms = None
                     if isinstance(status, Completed):
                         finished_since_ms = finished_since_ms or self._desk.world.now_ms()
@@ -129,6 +131,7 @@ class Follower:
             if self._desk.world.now_ms() - finished_since_ms > _RESULT_PATIENCE_MS:
                 return await self._give_up(job, f"the result could not be fetched for an hour ({trouble.what})")
             raise
+        self._desk.world.passed("result fetched")
         match outcome:
             case Finished(body=body, billable_units=units):
                 cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)

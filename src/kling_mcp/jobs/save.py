@@ -50,6 +50,7 @@ class Saver:
         )
         async with self._slots:
             for attempt in range(1, _TRIES + 1):
+                self._desk.world.passed("saving")
                 try:
                     saved = await downloads.save(
                         self._fal().media, video.url, folder, name, expected_size=video.file_size
@@ -60,6 +61,7 @@ class Saver:
                         return await self._noted(job, None, str(error))
                     await self._desk.world.sleep(2**attempt * (0.5 + self._desk.world.chance()))
                 else:
+                    self._desk.world.passed("saved")
                     await anyio.to_thread.run_sync(_write_sidecar, saved.path, _sidecar(job))
                     return await self._noted(job, str(saved.path), None)
         return job
@@ -67,6 +69,7 @@ class Saver:
     async def _noted(self, job: Job, path: str | None, trouble: str | None) -> Job:
         now_ms = self._desk.world.now_ms()
         job = await self._desk.ask(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms))
+        self._desk.world.passed("file recorded")
         await self._desk.tell(job)
         return job
 

@@ -324,8 +324,8 @@ class Studio:
         return self._parts
 
     def _account(self) -> str:
-        if self.settings.backend == "simulator" or self.settings.fal_key is None:
-            return "simulator"
+        if self.settings.fal_key is None:
+            return "none"
         return hashlib.sha256(self.settings.fal_key.reveal().encode()).hexdigest()[:12]
 
     def _sqlite(self) -> Ledger:

@@ -146,6 +146,7 @@ class Submitter:
         take.known.set()
         if not reservation.fresh:
             return
+        self._desk.world.passed("reserved")
         await self._desk.tell(job)
         try:
             body = await self._body(take.draft)
@@ -191,15 +192,19 @@ class Submitter:
         )
         if known is not None:
             return known.url
+        self._desk.world.passed("uploading")
         url = await self._fal().storage.upload(
             picture.data, picture.content_type, picture.file_name, lifetime_seconds=UPLOAD_LIFETIME_SECONDS
         )
         upload = Upload(picture.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
+        self._desk.world.passed("uploaded")
         await self._desk.ask(lambda ledger: ledger.remember_upload(upload))
         return url
 
     async def _send(self, job: Job, body: Mapping[str, object]) -> None:
+        self._desk.world.passed("before sending is recorded")
         sending = await self._desk.apply(job.job_id, Sending(body))
+        self._desk.world.passed("sending recorded")
         if not sending.changed:
             return
         self._under_way += 1
@@ -209,7 +214,9 @@ class Submitter:
         finally:
             # The one shield: what fal has accepted is written down before anything may stop this task.
             with anyio.CancelScope(shield=True):
+                self._desk.world.passed("answered")
                 await self._record(job, outcome)
+                self._desk.world.passed("answer recorded")
             self._under_way -= 1
             if self._under_way == 0:
                 self._idle.set()

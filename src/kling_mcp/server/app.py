@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.world import World
 
 __all__ = ["App", "KlingServer", "build"]
@@ -104,6 +105,7 @@ def build(
     catalog: Callable[[], Catalog] = load,
     world: World | None = None,
     open_fal: Callable[[Settings], Fal] | None = None,
+    open_ledger: Callable[[], Ledger] | None = None,
 ) -> KlingServer:
     """
     A server for *settings*; nothing is opened until it serves.
@@ -112,6 +114,7 @@ def build(
         catalog: Reads the endpoints.
         world: Clock, pauses, ids and chance.
         open_fal: Makes the client of fal.ai.
+        open_ledger: Opens the ledger.
     """
     news = News()
 
@@ -121,7 +124,7 @@ def build(
             mine = (
                 await stack.enter_async_context(_simulated(settings)) if settings.backend == "simulator" else settings
             )
-            studio = Studio(mine, lambda: (open_fal or _fal)(mine), world=world)
+            studio = Studio(mine, lambda: (open_fal or _fal)(mine), open_ledger, world)
             await stack.enter_async_context(studio.open())
             app = App(catalog(), studio, news)
             studio.desk.listen(news.job_changed)
