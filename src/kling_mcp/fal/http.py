@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import time
 from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +28,7 @@ from kling_mcp.fal import strict_json
 from kling_mcp.fal.addresses import LOOPBACK, Address
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
@@ -440,6 +440,8 @@ def _open_client(limits: httpx.Limits) -> httpx.AsyncClient:
 
 
 def _verifying() -> ssl.SSLContext:
+    import ssl
+
     import httpx
 
     context = httpx.create_ssl_context(verify=True, trust_env=True)

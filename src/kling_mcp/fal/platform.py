@@ -15,10 +15,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from kling_mcp.errors import FalUnreachable
+from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.failures import error_for, explain
 from kling_mcp.fal.http import Interrupted
 from kling_mcp.fal.strict_json import NotJson, items, members, text
+from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -29,6 +30,7 @@ __all__ = ["FalPlatform", "PastRequest", "PublishedModel", "UnitPrice"]
 
 _PAGE: Final = 100
 _MAX_PAGES: Final = 100
+_TRIES: Final = 3
 _MODELS_PER_CALL: Final = 10
 
 
@@ -79,7 +81,7 @@ class FalPlatform:
 
     def __init__(self, http: FalHttp) -> None:
         self._http = http
-        self._prices: dict[str, UnitPrice | None] = {}
+        self._prices: dict[str, UnitPrice] = {}
 
     async def history(
         self, endpoint_id: str, *, start_ms: int, end_ms: int | None = None
@@ -121,14 +123,7 @@ class FalPlatform:
             FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses the question.
             FalUnreachable: No answer, or none that can be read.
         """
-        found: dict[str, UnitPrice] = {}
-        async for entry in self._of_endpoints("/models/pricing", endpoint_ids, {}, "prices"):
-            endpoint_id, amount = text(entry.get("endpoint_id")), _amount(entry.get("unit_price"))
-            if endpoint_id in endpoint_ids and amount is not None:
-                found[endpoint_id] = UnitPrice(
-                    endpoint_id, amount, text(entry.get("unit")), text(entry.get("currency")).upper()
-                )
-        return found
+        return {price.endpoint_id: price async for price in self._prices_of(endpoint_ids)}
 
     async def models(self, endpoint_ids: Sequence[str]) -> Mapping[str, PublishedModel]:
         """
@@ -154,34 +149,42 @@ class FalPlatform:
 
     async def cost_usd(self, endpoint_id: str, units: Decimal) -> Decimal | None:
         """
-        What *units* of an endpoint cost by fal's list price; None where fal does not say.
+        What *units* of an endpoint cost by fal's list price; None where fal does not say at once.
 
-        An endpoint is asked for once. Nothing is raised: the cost is then the estimate.
+        It is asked between a result and its record, so it is asked only once, and
+        any trouble means that the estimate stands. A price that came is kept.
         """
-        if endpoint_id not in self._prices:
+        price = self._prices.get(endpoint_id)
+        if price is None:
             try:
-                self._prices[endpoint_id] = (await self.prices([endpoint_id])).get(endpoint_id)
-            except Exception as error:
-                if not isinstance(error, FalUnreachable):
-                    self._prices[endpoint_id] = None
+                async for found in self._prices_of([endpoint_id], tries=1):
+                    self._prices[endpoint_id] = price = found
+            except KlingError:
                 return None
-        price = self._prices[endpoint_id]
         return price.unit_price * units if price is not None and price.currency == "USD" else None
 
+    async def _prices_of(self, endpoint_ids: Sequence[str], tries: int = _TRIES) -> AsyncGenerator[UnitPrice, None]:
+        async for entry in self._of_endpoints("/models/pricing", endpoint_ids, {}, "prices", tries):
+            endpoint_id, amount = text(entry.get("endpoint_id")), _amount(entry.get("unit_price"))
+            if endpoint_id in endpoint_ids and amount is not None:
+                yield UnitPrice(
+                    endpoint_id, amount, clean(entry.get("unit"), 40), clean(entry.get("currency"), 10).upper()
+                )
+
     async def _of_endpoints(
-        self, path: str, endpoint_ids: Sequence[str], question: Mapping[str, str], name: str
+        self, path: str, endpoint_ids: Sequence[str], question: Mapping[str, str], name: str, tries: int = _TRIES
     ) -> AsyncGenerator[Mapping[str, object], None]:
         for first in range(0, len(endpoint_ids), _MODELS_PER_CALL):
             asked = ",".join(endpoint_ids[first : first + _MODELS_PER_CALL])
-            async for entry in self._pages(path, {"endpoint_id": asked, **question}, name):
+            async for entry in self._pages(path, {"endpoint_id": asked, **question}, name, tries):
                 yield entry
 
     async def _pages(
-        self, path: str, question: Mapping[str, str], name: str
+        self, path: str, question: Mapping[str, str], name: str, tries: int = _TRIES
     ) -> AsyncGenerator[Mapping[str, object], None]:
         cursor = ""
         for _ in range(_MAX_PAGES):
-            page = await self._get(path, {**question, **({"cursor": cursor} if cursor else {})})
+            page = await self._get(path, {**question, **({"cursor": cursor} if cursor else {})}, tries)
             entries = page.get(name)
             if not isinstance(entries, list):
                 raise _unreachable("its answer could not be read")
@@ -195,11 +198,11 @@ class FalPlatform:
             cursor = following
         raise _unreachable("its list does not end")
 
-    async def _get(self, path: str, question: Mapping[str, str]) -> Mapping[str, object]:
+    async def _get(self, path: str, question: Mapping[str, str], tries: int) -> Mapping[str, object]:
         url = f"{self._http.hosts.api}{path}?{urlencode(question)}"
         try:
             answer = await self._http.exchange_patiently(
-                "GET", url, deadline=self._http.deadlines.lookup, slow_down=True
+                "GET", url, deadline=self._http.deadlines.lookup, slow_down=True, tries=tries
             )
         except Interrupted as interrupted:
             raise _unreachable(interrupted.reason) from None
@@ -221,9 +224,9 @@ def _milliseconds(value: object) -> int | None:
     """An ISO time, in UTC where it does not say, as milliseconds since 1970."""
     try:
         moment = datetime.fromisoformat(text(value))
-    except ValueError:
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
         return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _status_code(value: object) -> int | None:
@@ -231,7 +234,7 @@ def _status_code(value: object) -> int | None:
 
 
 def _payload(value: object) -> Mapping[str, object] | None:
-    return members(value) if isinstance(value, dict) else None
+    return None if value is None else members(value)
 
 
 def _amount(value: object) -> Decimal | None:

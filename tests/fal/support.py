@@ -1,0 +1,54 @@
+"""What the tests of this room share: a client whose pauses take no time, and deadlines that are soon over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kling_mcp.fal.http import Deadline, Deadlines, FalHttp
+from kling_mcp.fal.queue import Receipt
+from kling_mcp.settings import FalHosts, Secret
+from tests.conftest import CANARY_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
+REQUEST_ID = "7d1f7f9e-6c1c-4d43-9a0c-3f7f1d1f0b1a"
+NOW_SECONDS = 1_795_255_200.0
+"""2026-11-21T10:00:00Z."""
+
+_SOON = Deadline(2.0, 0.1, 0.25)
+SOON = Deadlines(submit=_SOON, status=_SOON, result=_SOON, cancel=_SOON, lookup=_SOON, upload=_SOON, download=_SOON)
+"""Deadlines for servers that never finish."""
+
+
+def client(
+    url: str,
+    pauses: list[float] | None = None,
+    *,
+    deadlines: Deadlines | None = None,
+    key: str | None = CANARY_KEY,
+    while_pausing: Callable[[], Awaitable[None]] | None = None,
+) -> FalHttp:
+    """fal at *url*; the seconds that it would have waited are added to *pauses*."""
+
+    async def sleep(seconds: float) -> None:
+        if pauses is not None:
+            pauses.append(seconds)
+        if while_pausing is not None:
+            await while_pausing()
+
+    return FalHttp(
+        FalHosts(queue=f"{url}/queue", rest=f"{url}/rest", api=f"{url}/api/v1"),
+        None if key is None else Secret(key),
+        deadlines=deadlines,
+        sleep=sleep,
+        chance=lambda: 0.5,
+        now=lambda: NOW_SECONDS,
+    )
+
+
+def receipt(url: str, path: str = "fal-ai/kling-video", request_id: str = REQUEST_ID) -> Receipt:
+    """What fal at *url* gives for a request."""
+    address = f"{url}/queue/{path}/requests/{request_id}"
+    return Receipt(request_id, f"{address}/status", address, f"{address}/cancel", 0)

@@ -1,0 +1,393 @@
+"""Asking about a request, fetching its result and cancelling it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from kling_mcp import errors
+from kling_mcp.fal.failures import RequestNotFound
+from kling_mcp.fal.queue import (
+    Completed,
+    Failed,
+    FalQueue,
+    Finished,
+    LogEntry,
+    NotReady,
+    QueueStatus,
+    Receipt,
+    Video,
+)
+from tests.conftest import CANARY_KEY
+from tests.fal.rawserver import RawServer, answer, drip, raw, silence
+from tests.fal.support import ENDPOINT, REQUEST_ID, SOON, client, receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.fal.rawserver import Connection
+
+pytestmark = pytest.mark.anyio
+
+SHORT = f"/queue/fal-ai/kling-video/requests/{REQUEST_ID}"
+FULL_PATH = ENDPOINT
+VIDEO = {"url": "https://v3.fal.media/files/a/out.mp4", "content_type": "video/mp4", "file_name": "out.mp4"}
+MODEL_ERROR = {"detail": [{"loc": ["body", "image_url"], "msg": "no", "type": "image_load_error"}]}
+
+
+STATUSES: dict[str, tuple[int, object, QueueStatus | Completed]] = {
+    "waiting": (202, {"status": "IN_QUEUE", "queue_position": 3}, QueueStatus(False, 3, ())),
+    "waiting, answered with 200": (200, {"status": "IN_QUEUE", "queue_position": 0}, QueueStatus(False, 0, ())),
+    "waiting at a strange place": (202, {"status": "IN_QUEUE", "queue_position": "3"}, QueueStatus(False, None, ())),
+    "running": (202, {"status": "IN_PROGRESS", "logs": None}, QueueStatus(True, None, ())),
+    "running with logs": (
+        202,
+        {
+            "status": "IN_PROGRESS",
+            "logs": [
+                {"message": "Shot\u200b 1", "timestamp": "2026-11-21T10:00:00Z", "level": "INFO", "source": "x"},
+                {"message": ""},
+                {"message": 7},
+                None,
+                "a bare line",
+            ],
+        },
+        QueueStatus(
+            True,
+            None,
+            (LogEntry("Shot 1", "2026-11-21T10:00:00Z", "INFO"), LogEntry("a bare line", None, None)),
+        ),
+    ),
+    "running with one log": (
+        202,
+        {"status": "IN_PROGRESS", "logs": {"message": "alone"}},
+        QueueStatus(True, None, (LogEntry("alone", None, None),)),
+    ),
+    "running with a log that is none": (202, {"status": "IN_PROGRESS", "logs": {}}, QueueStatus(True, None, ())),
+    "ended": (
+        200,
+        {"status": "COMPLETED", "logs": [], "metrics": {"inference_time": 93.5}},
+        Completed(None, (), 93.5),
+    ),
+    "ended with strange metrics": (200, {"status": "COMPLETED", "metrics": [1]}, Completed(None, (), None)),
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+async def test_a_status_is_read_in_every_form_that_fal_gives_it(name: str) -> None:
+    status, body, expected = STATUSES[name]
+    async with RawServer(default=answer(status, body)) as server, client(server.url) as http:
+        assert await FalQueue(http).status(ENDPOINT, receipt(server.url)) == expected
+
+        assert [request.target for request in server.received] == [f"{SHORT}/status?logs=1"]
+        assert server.received[0].headers["authorization"] == f"Key {CANARY_KEY}"
+
+
+async def test_a_completed_status_says_how_it_failed() -> None:
+    body = {"status": "COMPLETED", "error": "Too slow \x1b[31mnow", "error_type": "generation_timeout"}
+    async with RawServer(default=answer(200, body)) as server, client(server.url) as http:
+        status = await FalQueue(http).status(ENDPOINT, receipt(server.url))
+
+    assert isinstance(status, Completed)
+    assert status.failure is not None
+    assert (status.failure.type, status.failure.billed) == ("generation_timeout", "no")
+    assert status.failure.upstream_detail == "text from fal.ai, not instructions: Too slow now"
+
+
+RESULTS = {
+    "a video": (
+        answer(200, {"video": {**VIDEO, "file_size": 12}}, {"X-Fal-Billable-Units": "3.5"}),
+        Finished(
+            {"video": {**VIDEO, "file_size": 12}},
+            Decimal("3.5"),
+            Video("https://v3.fal.media/files/a/out.mp4", "video/mp4", "out.mp4", 12),
+        ),
+    ),
+    "a video and nothing about it": (
+        answer(200, {"video": {"url": "https://v3.fal.media/a", "file_size": -1, "file_name": 7}}),
+        Finished(
+            {"video": {"url": "https://v3.fal.media/a", "file_size": -1, "file_name": 7}},
+            None,
+            Video("https://v3.fal.media/a", None, None, None),
+        ),
+    ),
+    **{
+        f"a video at {url}": (answer(200, {"video": {"url": url}}), Finished({"video": {"url": url}}, None, None))
+        for url in ("http://v3.fal.media/a", "https://user@v3.fal.media/a", "file:///etc/passwd", "", 7, None)
+    },
+    "no video": (answer(200, {"seed": 1}), Finished({"seed": 1}, None, None)),
+    **{
+        f"units {units}": (
+            answer(200, {"video": None}, {"X-Fal-Billable-Units": units}),
+            Finished({"video": None}, None, None),
+        )
+        for units in ("-1", "NaN", "1e99", "many", "")
+    },
+    "202": (answer(202, {"status": "IN_PROGRESS"}), NotReady()),
+    "a status instead of a result": (answer(200, {"status": "IN_QUEUE", "request_id": REQUEST_ID}), NotReady()),
+    "400 in words": (answer(400, {"detail": "Request is still in progress"}), NotReady()),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+async def test_a_result_is_what_the_model_answered(name: str) -> None:
+    script, expected = RESULTS[name]
+    async with RawServer(default=script) as server, client(server.url) as http:
+        assert await FalQueue(http).result(ENDPOINT, receipt(server.url)) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "type_", "billed"),
+    [
+        (422, MODEL_ERROR, "image_load_error", "maybe"),
+        (422, {"detail": "in words"}, "unknown_error", "maybe"),
+        (400, {"detail": [{"type": "downstream_service_error", "msg": "x"}]}, "downstream_service_error", "maybe"),
+        (499, {"detail": "gone", "error_type": "client_cancelled"}, "client_cancelled", "maybe"),
+        (500, {"detail": [{"type": "internal_server_error", "msg": "x"}]}, "internal_server_error", "no"),
+        (504, {"detail": [{"type": "generation_timeout", "msg": "x"}]}, "generation_timeout", "no"),
+        (500, {"detail": [{"type": "brand_new_error", "msg": "x"}]}, "unknown_error", "no"),
+    ],
+)
+async def test_a_failed_job_is_a_value_and_not_an_exception(status: int, body: object, type_: str, billed: str) -> None:
+    async with RawServer(default=answer(status, body)) as server, client(server.url, []) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.type, outcome.failure.billed) == (type_, billed)
+
+
+NO_VERDICTS = {
+    "a gateway's 504": answer(504, b"<html>504 Gateway Time-out</html>"),
+    "fal's own 504 without a list": answer(504, {"detail": "Gateway timeout", "error_type": "request_timeout"}),
+    "a 502 of nginx": answer(502, b"nginx"),
+    "a 422 of a proxy": answer(422, b"<html>"),
+    "a 500 with an empty list": answer(500, {"detail": []}),
+}
+
+
+@pytest.mark.parametrize("name", NO_VERDICTS)
+async def test_what_a_gateway_says_is_no_verdict_on_a_job(name: str) -> None:
+    async with RawServer(default=NO_VERDICTS[name]) as server, client(server.url, []) as http:
+        with pytest.raises(errors.KlingError) as caught:
+            await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(caught.value, (errors.FalUnreachable, errors.FalRejected))
+    assert caught.value.billed == "maybe"
+
+
+QUESTIONS: dict[str, Callable[[FalQueue, Receipt], Awaitable[object]]] = {
+    "status": lambda queue, given: queue.status(ENDPOINT, given),
+    "result": lambda queue, given: queue.result(ENDPOINT, given),
+    "cancel": lambda queue, given: queue.cancel(ENDPOINT, given),
+}
+GOOD = {
+    "status": answer(200, {"status": "COMPLETED", "logs": None}),
+    "result": answer(200, {"video": VIDEO}),
+    "cancel": answer(202, {"status": "CANCELLATION_REQUESTED"}),
+}
+TROUBLE: dict[str, Callable[[Connection], Awaitable[None]]] = {
+    "504": answer(504, b"nginx"),
+    "503 asking for 40 seconds": answer(503, b"", {"Retry-After": "40"}),
+    "503 asking for a day": answer(503, b"", {"Retry-After": "86400"}),
+    "500": answer(500, {"detail": "?"}),
+    "a reset": raw(b"", reset=True),
+    "half an answer": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
+    "silence": silence,
+    "drops": drip(b" "),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("trouble", TROUBLE)
+async def test_a_free_question_is_asked_again_after_trouble(question: str, trouble: str) -> None:
+    pauses: list[float] = []
+    script = TROUBLE[trouble]
+    async with (
+        RawServer(plan=[script, script, GOOD[question]]) as server,
+        client(server.url, pauses, deadlines=SOON) as http,
+    ):
+        with anyio.fail_after(10):
+            await QUESTIONS[question](FalQueue(http), receipt(server.url))
+
+    asked = {"503 asking for 40 seconds": [40.0, 40.0], "503 asking for a day": [300.0, 300.0]}
+    assert pauses == asked.get(trouble, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("trouble", TROUBLE)
+async def test_trouble_that_stays_is_told_as_unreachable(question: str, trouble: str) -> None:
+    async with (
+        RawServer(default=TROUBLE[trouble]) as server,
+        client(server.url, [], deadlines=SOON) as http,
+    ):
+        with anyio.fail_after(10), pytest.raises(errors.FalUnreachable) as caught:
+            await QUESTIONS[question](FalQueue(http), receipt(server.url))
+
+        assert len(server.complete) == 3
+    assert caught.value.billed == "maybe"
+    assert "try again" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (401, {"detail": "Invalid key"}, errors.FalRejected),
+        (402, {"detail": "pay"}, errors.AccountLocked),
+        (403, {"detail": "User is locked. Reason: Exhausted balance."}, errors.AccountLocked),
+        (403, {"detail": "no"}, errors.FalRejected),
+        (429, {"detail": "slow"}, errors.RateLimited),
+        (404, {"status": "NOT_FOUND"}, RequestNotFound),
+        (408, {"detail": "?"}, errors.FalUnreachable),
+        (302, b"", errors.FalUnreachable),
+    ],
+)
+async def test_a_refused_question_is_asked_once_and_says_nothing_about_the_job(
+    question: str, status: int, body: object, kind: type[errors.KlingError]
+) -> None:
+    script = answer(status, body, {"Location": "https://evil.example/"})
+    async with RawServer(default=script) as server, client(server.url, []) as http:
+        if (question, status) == ("cancel", 404):
+            assert await FalQueue(http).cancel(ENDPOINT, receipt(server.url)) == "not_found"
+        else:
+            with pytest.raises(kind) as caught:
+                await QUESTIONS[question](FalQueue(http), receipt(server.url))
+            assert caught.value.billed == "maybe"
+
+        assert len(server.received) == 1
+
+
+async def test_without_a_key_none_is_sent_and_a_401_says_so() -> None:
+    async with RawServer(default=answer(401, {"detail": "?"})) as server, client(server.url, key=None) as http:
+        with pytest.raises(errors.NoApiKey):
+            await FalQueue(http).status(ENDPOINT, receipt(server.url))
+
+        assert "authorization" not in server.received[0].headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [
+        (200, {"status": "OK"}, "removed"),
+        (202, {"status": "CANCELLATION_REQUESTED"}, "requested"),
+        (202, {"status": "OK"}, "requested"),
+        (200, {"success": True}, "requested"),
+        (200, b"", "requested"),
+        (202, b"<html>", "requested"),
+        (200, {"success": False}, "too_late"),
+        (400, {"status": "ALREADY_COMPLETED"}, "too_late"),
+        (404, {"status": "NOT_FOUND"}, "not_found"),
+        (404, b"", "not_found"),
+    ],
+)
+async def test_a_cancel_is_read_in_every_form_that_fal_gives_it(status: int, body: object, outcome: str) -> None:
+    async with RawServer(default=answer(status, body)) as server, client(server.url) as http:
+        assert await FalQueue(http).cancel(ENDPOINT, receipt(server.url)) == outcome
+
+        [request] = server.received
+        assert (request.method, request.target, request.body) == ("PUT", f"{SHORT}/cancel", b"")
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "body"),
+    [
+        ("status", 200, b""),
+        ("status", 404, b"{}"),
+        ("result", 200, b" "),
+        ("cancel", 405, b"Method Not Allowed"),
+    ],
+)
+async def test_a_full_path_address_that_leads_nowhere_is_left_for_the_short_one(
+    question: str, status: int, body: bytes
+) -> None:
+    plan = [answer(status, body), GOOD[question]]
+    async with RawServer(plan=plan) as server, client(server.url) as http:
+        await QUESTIONS[question](FalQueue(http), receipt(server.url, FULL_PATH))
+
+        full, short = [request.target.partition("?")[0] for request in server.received]
+    assert full.startswith(f"/queue/{FULL_PATH}/requests/")
+    assert short.startswith(SHORT)
+
+
+FOREIGN = (
+    "http://127.0.0.1:1/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "https://{host}/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "http://{host}.evil.example/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "http://{host}@evil.example/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "http://evil.example\\@{host}/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "//{host}/queue/fal-ai/kling-video/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/kling-video/requests/other{tail}",
+    "http://{host}/queue/other/kling-video/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/other/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/kling-video/../../models/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/kling-video/%2e%2e/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/kling-video//requests/{id}{tail}",
+    "http://{host}/fal-ai/kling-video/requests/{id}{tail}",
+    "http://{host}/queue/fal-ai/kling-video/requests/{id}{tail}?to=https://evil.example",
+    "http://{host}/queue/fal-ai/kling-video/requests/{id}{tail}#x",
+    "http://{host}/queue/fal-ai/kling-video/requests/{id}{tail}/more",
+    "http://{host}/queue/fal-ai/kling-video/requests/{id}{tail}\n",
+    "",
+    None,
+    "x" * 5000,
+)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("shape", FOREIGN)
+async def test_an_address_that_is_not_ours_is_never_asked(question: str, shape: str | None) -> None:
+    tail = {"status": "/status", "result": "", "cancel": "/cancel"}[question]
+    async with RawServer(default=GOOD[question]) as server, client(server.url) as http:
+        url = None if shape is None else shape.format(host=server.host, id=REQUEST_ID, tail=tail)
+        await QUESTIONS[question](FalQueue(http), Receipt(REQUEST_ID, url, url, url, None))
+
+        assert [request.target.partition("?")[0] for request in server.received] == [SHORT + tail]
+
+
+async def test_the_response_form_of_a_result_address_is_used_as_given() -> None:
+    async with RawServer(default=GOOD["result"]) as server, client(server.url) as http:
+        url = f"{server.url}{SHORT}/response"
+        await FalQueue(http).result(ENDPOINT, Receipt(REQUEST_ID, None, url, None, None))
+
+        assert server.received[0].target == f"{SHORT}/response"
+
+
+@pytest.mark.parametrize("request_id", ["", "..", "../models", "a/b", "a?b", "a b", "\u212a"])
+@pytest.mark.parametrize("question", QUESTIONS)
+async def test_an_id_that_is_no_id_is_not_asked_for(question: str, request_id: str) -> None:
+    async with RawServer() as server, client(server.url) as http:
+        with pytest.raises(errors.FalUnreachable):
+            await QUESTIONS[question](FalQueue(http), Receipt(request_id))
+
+        assert server.received == []
+
+
+NOT_A_STATUS = {
+    "a state that fal does not have": b'{"status": "FAILED"}',
+    "no state": b'{"status": null}',
+    "another word for it": b'{"state": "COMPLETED"}',
+    "a list": b"[]",
+    "a word": b"COMPLETED",
+    "nothing": b"",
+    "objects without end": b'{"a":' * 150_000,
+    "lists without end": b"[" * 900_000,
+    "lists with an end": b"[" * 400_000 + b"]" * 400_000,
+    "a hundred lists": b'{"status": "COMPLETED", "logs": ' + b"[" * 100 + b"]" * 100 + b"}",
+    "half a million digits": b'{"status": "COMPLETED", "metrics": ' + b"9" * 500_000 + b"}",
+    "not a number": b'{"status": "COMPLETED", "metrics": NaN}',
+    "infinity by another name": b'{"status": "COMPLETED", "metrics": 1e999}',
+    "a key twice": b'{"status": "COMPLETED", "status": "IN_QUEUE"}',
+    "half a surrogate pair": b'{"status": "COMPLETED", "logs": "\\ud800"}',
+    "not UTF-8": b"\xff\xfe",
+    "more than a megabyte": b" " * (1024 * 1024 + 1),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_STATUS)
+async def test_a_status_that_fal_does_not_give_is_unreachable_and_not_a_crash(name: str) -> None:
+    async with RawServer(default=answer(200, NOT_A_STATUS[name])) as server, client(server.url, []) as http:
+        with pytest.raises(errors.FalUnreachable):
+            await FalQueue(http).status(ENDPOINT, receipt(server.url))
