@@ -108,9 +108,9 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
     given = _given(catalog, endpoint, arguments, findings)
     _require(endpoint, _job_tool(endpoint, tool, given), arguments, given, findings)
     audio, audio_was_default = _settle_audio(endpoint, given)
+    _settle_defaults(endpoint, given)
     rules.check(catalog, endpoint, given, findings)
     seconds = _settle_length(catalog, endpoint, given)
-    _settle_defaults(endpoint, given)
     pictures: list[PictureSlot] = []
     body = _body(endpoint.arguments, given, "", (), pictures)
     _guard(endpoint, body, findings)
