@@ -60,6 +60,6 @@ async def fal(
 ) -> AsyncGenerator[Fal]:
     """A simulator with a clock of its own, the sample video and one accepted key unless *key* is None."""
     clock = ManualClock()
-    simulator = Simulator(clock=clock, renderer=sample_video, key=key, switches=switches, **arguments)
+    simulator = Simulator(clock=clock, key=key, switches=switches, **{"renderer": sample_video, **arguments})
     async with serving(simulator) as urls, httpx.AsyncClient(headers={"Authorization": "Key id:secret"}) as http:
         yield Fal(simulator, clock, urls, http)

@@ -16,7 +16,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -60,8 +60,9 @@ class Files:
         self._files: dict[str, StoredFile] = {}
 
     def new_path(self, name: str) -> str:
-        """A path nobody has, ending in *name*."""
-        return f"files/sim/{self._new_id().replace('-', '')[:20]}_{quote(name or 'file.bin', safe='')}"
+        """A path nobody has, ending in *name* as far as a URL can hold it."""
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name or "file.bin")
+        return f"files/sim/{self._new_id().replace('-', '')[:20]}_{safe}"
 
     def put(self, path: str, file: StoredFile) -> None:
         """Keep *file* at *path*."""
