@@ -119,7 +119,7 @@ def _decoded(video: Path) -> Generator[tuple[float, Iterator[tuple[float, VideoF
     from av.error import FFmpegError
 
     try:
-        with av.open(str(video)) as container:
+        with av.open(str(video), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoUnreadable("it holds no pictures")
             stream = container.streams.video[0]
@@ -129,7 +129,7 @@ def _decoded(video: Path) -> Generator[tuple[float, Iterator[tuple[float, VideoF
             else:
                 duration = (container.duration or 0) / av.time_base
             yield duration, _timed(container.decode(stream), duration)
-    except FFmpegError:
+    except (FFmpegError, ValueError):
         raise VideoUnreadable("the file is damaged, or is not there") from None
 
 
@@ -173,6 +173,7 @@ def _sheet(pictures: Sequence[Image.Image], labels: Sequence[str]) -> Image.Imag
 
 
 def _shortened(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    label = label[:80]
     while len(label) > 1 and font.getlength(label) > width:
         label = label.rstrip("…")[:-1] + "…"
     return label

@@ -114,7 +114,10 @@ def _target(current: Format, image: Image.Image, limits: Limits) -> Format:
     if current in _MODES and accepts(limits, current):
         return current
     choices: tuple[Format, ...] = ("png", "webp", "jpeg") if _see_through(image) else ("jpeg", "png", "webp")
-    return next((choice for choice in choices if accepts(limits, choice)), "jpeg")
+    for choice in choices:
+        if accepts(limits, choice):
+            return choice
+    return "jpeg"
 
 
 def _see_through(image: Image.Image) -> bool:
