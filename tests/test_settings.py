@@ -1,0 +1,138 @@
+"""What the environment means, and what stops the start."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from kling_mcp.errors import SettingsError
+from kling_mcp.settings import VARIABLES, FalHosts, Folders, Secret, Settings
+
+HOME = Path("/people/ada")
+
+
+def folders() -> Folders:
+    return Folders(HOME / "Videos", HOME / "Pictures", HOME / "Downloads", HOME / "Desktop", HOME / "state")
+
+
+def settings(**environment: str) -> Settings:
+    return Settings.from_environment(environment, folders)
+
+
+def test_without_any_variable_everything_has_a_safe_value() -> None:
+    found = settings()
+
+    assert found == Settings(
+        data_dir=HOME / "state",
+        output_dir=HOME / "Videos" / "Kling",
+        input_dirs=(
+            HOME / "Pictures",
+            HOME / "Downloads",
+            HOME / "Desktop",
+            HOME / "Videos",
+            HOME / "Videos" / "Kling",
+        ),
+    )
+    assert (found.confirm_above_usd, found.max_job_usd, found.daily_budget_usd) == (
+        Decimal("1.00"),
+        Decimal(10),
+        Decimal(25),
+    )
+
+
+@pytest.mark.parametrize("value", ["", "   ", "${user_config.output_dir}", "${FAL_KEY}"])
+def test_an_empty_value_or_a_placeholder_that_a_host_left_counts_as_unset(value: str) -> None:
+    assert settings(**dict.fromkeys(VARIABLES, value)) == settings()
+
+
+def test_every_variable_changes_what_it_is_for() -> None:
+    found = settings(
+        FAL_KEY="id:secret",
+        KLING_MCP_BACKEND="Simulator",
+        KLING_MCP_OUTPUT_DIR="/films",
+        KLING_MCP_INPUT_DIRS=os.pathsep.join(["/a", " /b "]),
+        KLING_MCP_DATA_DIR="/state",
+        KLING_MCP_CONFIRM="always",
+        KLING_MCP_CONFIRM_ABOVE_USD="0.5",
+        KLING_MCP_MAX_JOB_USD="3",
+        KLING_MCP_DAILY_BUDGET_USD="12.25",
+        KLING_MCP_QUEUE_URL="https://proxy.example/queue/",
+        KLING_MCP_REST_URL="http://127.0.0.1:9000",
+        KLING_MCP_API_URL="http://localhost:9000/v1",
+        KLING_MCP_MEDIA_HOSTS="Fal.media, 127.0.0.1:9000",
+        KLING_MCP_POLL_SECONDS="0.5",
+        KLING_MCP_LOG_LEVEL="debug",
+        KLING_MCP_SIMULATOR_SPEED="100",
+    )
+
+    assert found.fal_key is not None
+    assert found.fal_key.reveal() == "id:secret"
+    assert found.backend == "simulator"
+    assert found.output_dir == Path("/films")
+    assert found.input_dirs == (Path("/a"), Path("/b"))
+    assert found.data_dir == Path("/state")
+    assert found.confirm == "always"
+    assert found.confirm_above_usd == Decimal("0.5")
+    assert found.max_job_usd == Decimal(3)
+    assert found.daily_budget_usd == Decimal("12.25")
+    assert found.hosts == FalHosts("https://proxy.example/queue", "http://127.0.0.1:9000", "http://localhost:9000/v1")
+    assert found.media_hosts == ("fal.media", "127.0.0.1:9000")
+    assert found.poll_seconds == 0.5
+    assert found.log_level == "DEBUG"
+    assert found.simulator_speed == 100
+
+
+def test_none_turns_saving_off_and_leaves_the_folder_out_of_the_inputs() -> None:
+    found = settings(KLING_MCP_OUTPUT_DIR="none")
+
+    assert found.output_dir is None
+    assert HOME / "Videos" / "Kling" not in found.input_dirs
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("FAL_KEY", "id:se cret", "no fal.ai key has"),
+        ("KLING_MCP_BACKEND", "live", "fal, simulator"),
+        ("KLING_MCP_CONFIRM", "sometimes", "auto, always, never"),
+        ("KLING_MCP_LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR"),
+        ("KLING_MCP_OUTPUT_DIR", "films", "absolute path"),
+        ("KLING_MCP_INPUT_DIRS", "pictures", "absolute path"),
+        ("KLING_MCP_DATA_DIR", "./state", "absolute path"),
+        ("KLING_MCP_MAX_JOB_USD", "ten", "US dollars"),
+        ("KLING_MCP_MAX_JOB_USD", "NaN", "US dollars"),
+        ("KLING_MCP_DAILY_BUDGET_USD", "-1", "US dollars"),
+        ("KLING_MCP_CONFIRM_ABOVE_USD", "1e99", "US dollars"),
+        ("KLING_MCP_POLL_SECONDS", "0", "0.01 to 3600"),
+        ("KLING_MCP_POLL_SECONDS", "soon", "0.01 to 3600"),
+        ("KLING_MCP_QUEUE_URL", "http://queue.example", "Plain http"),
+        ("KLING_MCP_QUEUE_URL", "ftp://127.0.0.1", "base URL"),
+        ("KLING_MCP_REST_URL", "https://user:word@rest.example", "base URL"),
+        ("KLING_MCP_API_URL", "https://[broken", "base URL"),
+        ("KLING_MCP_MEDIA_HOSTS", "https://fal.media/", "host names"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line_that_names_the_variable(variable: str, value: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(**{variable: value})
+
+    assert variable in str(caught.value)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_shows_itself_nowhere_but_where_it_is_asked_for() -> None:
+    secret = Secret("id:do-not-show")
+
+    assert "do-not-show" not in f"{secret} {secret!r} {[secret]} {settings(FAL_KEY='id:do-not-show')}"
+    assert secret.reveal() == "id:do-not-show"
+
+
+def test_the_standard_folders_are_those_of_the_platform() -> None:
+    found = Folders.of_this_machine()
+
+    assert all(path.is_absolute() for path in (found.videos, found.pictures, found.downloads, found.desktop))
+    assert found.state.name == "kling-mcp"
