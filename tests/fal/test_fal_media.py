@@ -1,0 +1,140 @@
+"""Downloads: from allowed hosts only, without a key or a cookie, and bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from kling_mcp import errors
+from kling_mcp.fal.http import Deadline, MediaClient
+from tests.fal.rawserver import RawServer, answer, drip, endless, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.fal.rawserver import Connection
+
+pytestmark = pytest.mark.anyio
+
+VIDEO = b"\x00\x00\x00\x20ftypisom" + b"v" * 200_000
+SOON = Deadline(2.0, 0.1, 0.25)
+
+
+async def read(media: MediaClient, url: str, offset: int = 0, etag: str | None = None) -> tuple[int, bytes]:
+    async with media.fetch(url, offset, etag) as fetched:
+        return fetched.status, b"".join([chunk async for chunk in fetched.chunks()])
+
+
+async def test_a_file_is_fetched_with_nothing_that_says_who_asks() -> None:
+    whole = answer(200, VIDEO, {"ETag": '"1"', "Set-Cookie": "a=b; Path=/", "Content-Type": "video/mp4"})
+    async with RawServer(default=whole) as server, MediaClient([server.host]) as media:
+        async with media.fetch(f"{server.url}/a.mp4?sig=1") as fetched:
+            chunks = [chunk async for chunk in fetched.chunks()]
+            assert (fetched.status, fetched.headers["etag"], fetched.headers["content-type"]) == (
+                200,
+                '"1"',
+                "video/mp4",
+            )
+        await read(media, f"{server.url}/b.mp4")
+
+        assert b"".join(chunks) == VIDEO
+        assert server.received[0].target == "/a.mp4?sig=1"
+        for request in server.received:
+            assert request.headers.keys() == {"host", "accept", "accept-encoding", "connection", "user-agent"}
+            assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_a_download_goes_on_where_it_stopped_if_the_file_is_the_same() -> None:
+    async with RawServer(default=answer(206, b"rest")) as server, MediaClient([server.host]) as media:
+        assert await read(media, f"{server.url}/a", 100, '"1"') == (206, b"rest")
+        assert await read(media, f"{server.url}/a", 100) == (206, b"rest")
+
+        first, second = server.received
+    assert (first.headers["range"], first.headers["if-range"]) == ("bytes=100-", '"1"')
+    assert second.headers["range"] == "bytes=100-"
+    assert "if-range" not in second.headers
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/a",
+        "https://fal.media.evil.example/a",
+        "http://fal.media/a",
+        "http://169.254.169.254/latest/meta-data",
+        "https://user@fal.media/a",
+        "file:///etc/passwd",
+        "",
+        "https://fal.media\\@evil.example/a",
+    ],
+)
+async def test_another_host_is_refused_before_anything_is_sent(url: str) -> None:
+    async with MediaClient(["fal.media"]) as media:
+        with pytest.raises(errors.InputRefused) as caught:
+            await read(media, url)
+
+    assert "KLING_MCP_MEDIA_HOSTS" in caught.value.next_step
+
+
+async def test_redirects_are_followed_three_times_and_each_must_be_allowed() -> None:
+    async with RawServer(default=answer(200, VIDEO)) as server, MediaClient([server.host]) as media:
+        hops = [
+            answer(302, b"", {"Location": "/b"}),
+            answer(307, b"", {"Location": f"{server.url}/c"}),
+            answer(308, b"", {"Location": "d"}),
+        ]
+        server.plan = [*hops]
+        assert await read(media, f"{server.url}/a") == (200, VIDEO)
+        assert [request.target for request in server.received] == ["/a", "/b", "/c", "/d"]
+
+        server.plan = [*hops, hops[0]]
+        with pytest.raises(errors.FalUnreachable, match="more than 3 redirects"):
+            await read(media, f"{server.url}/a")
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:1/x", "https://evil.example/", "", "http://[::1", "\\\\evil"])
+async def test_a_redirect_elsewhere_is_refused(location: str) -> None:
+    moved = answer(302, b"", {"Location": location})
+    async with RawServer(default=moved) as server, MediaClient([server.host]) as media:
+        with pytest.raises((errors.InputRefused, errors.FalUnreachable)):
+            await read(media, f"{server.url}/a")
+
+
+BROKEN: dict[str, Callable[[Connection], Awaitable[None]]] = {
+    "cut short": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
+    "reset": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", reset=True),
+    "closed": raw(b""),
+    "not HTTP": raw(b"hello\r\n\r\n"),
+    "compressed": answer(200, b"x", {"Content-Encoding": "br"}),
+    "drops": drip(b"v"),
+    "no end": endless(b"HTTP/1.1 200 OK\r\n\r\n", b"v" * 65536),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_download_that_breaks_is_told_as_unreachable_and_paid_for(name: str) -> None:
+    async with (
+        RawServer(default=BROKEN[name]) as server,
+        MediaClient([server.host], deadline=SOON, max_bytes=1_000_000) as media,
+    ):
+        with anyio.fail_after(10), pytest.raises(errors.FalUnreachable) as caught:
+            await read(media, f"{server.url}/a")
+
+    assert caught.value.billed == "yes"
+
+
+async def test_a_host_that_is_not_there_is_unreachable() -> None:
+    async with RawServer() as server:
+        pass
+    async with MediaClient([server.host]) as media:
+        with pytest.raises(errors.FalUnreachable, match="no connection could be made"):
+            await read(media, f"{server.url}/a")
+
+
+async def test_what_the_reader_raises_is_not_mistaken_for_a_broken_download() -> None:
+    async with RawServer(default=answer(200, VIDEO)) as server, MediaClient([server.host]) as media:
+        with pytest.raises(TimeoutError, match="the disk is slow"):
+            async with media.fetch(f"{server.url}/a"):
+                raise TimeoutError("the disk is slow")
