@@ -2,7 +2,7 @@
 The simulator as a program of its own: ``python -m kling_mcp.simulator``.
 
 It prints one line of JSON with its URLs and the settings that point kling-mcp
-there, then serves until it is interrupted or its standard input ends.
+there, then serves until it is interrupted.
 """
 
 from __future__ import annotations

@@ -158,7 +158,9 @@ class Delay:
     async def apply(self, exchange: Exchange) -> None:
         """Accept, wait, answer."""
         reply = await exchange.accept()
-        await anyio.sleep(self.seconds)
+        with anyio.move_on_after(self.seconds):
+            await exchange.gone()
+            return
         await exchange.send(reply)
 
 

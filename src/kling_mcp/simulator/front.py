@@ -31,10 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Recorded", "call_kind"]
 
+_KEPT_BYTES: Final = 1_048_576
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One call as it arrived; ``at`` is in seconds since 1970, header names are in lower case."""
+    """
+    One call as it arrived; ``at`` is in seconds since 1970, header names are in lower case.
+
+    The body of an upload larger than 1 MiB is left out: the file itself is in storage.
+    """
 
     kind: CallKind
     method: str
@@ -216,4 +222,5 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 def _recorded(kind: CallKind, scope: Scope, body: bytes, at: float) -> Recorded:
     headers = {bytes(name).decode("latin-1"): bytes(value).decode("latin-1") for name, value in scope["headers"]}
     query = tuple(parse_qsl(bytes(scope["query_string"]).decode("latin-1"), keep_blank_values=True))
-    return Recorded(kind, scope["method"], scope["path"], query, headers, body, at)
+    kept = body if kind not in {"upload", "put"} or len(body) <= _KEPT_BYTES else b""
+    return Recorded(kind, scope["method"], scope["path"], query, headers, kept, at)
