@@ -65,7 +65,11 @@ async def _frame(slot: PictureSlot, settings: Settings, saved_video: Callable[[s
 
 
 def _loaded(slot: PictureSlot, settings: Settings) -> Frame:
-    picture = pictures.load(slot.value, folders=settings.input_dirs, limits=slot.limits, field=slot.argument)
+    # A file that holds the key is no picture, whatever its first bytes say.
+    key = [] if settings.fal_key is None else [settings.fal_key.reveal().encode()]
+    picture = pictures.load(
+        slot.value, folders=settings.input_dirs, limits=slot.limits, field=slot.argument, forbidden=key
+    )
     return Frame(slot, None, picture)
 
 

@@ -38,7 +38,7 @@ def _neither(endpoint: Endpoint, body: Mapping[str, object]) -> list[Complaint]:
     """The one rule across fields that fal's runners are known to check: a prompt or shots, in pydantic's old form."""
     for rule in endpoint.rules:
         fields = [endpoint.arguments[name].field for name in rule.of if name in endpoint.arguments]
-        if rule.kind == "exactly_one" and not any(body.get(field) for field in fields):
+        if (rule.kind, rule.level) == ("exactly_one", "refuse") and not any(body.get(field) for field in fields):
             return [_entry(["body", "root"], "value_error", f"One of {' and '.join(fields)} is required", None)]
     return []
 

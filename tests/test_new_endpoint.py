@@ -1,0 +1,78 @@
+"""A new Kling endpoint is one JSON file: it is listed, priced, submitted, followed and saved by the same code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from mcp.client.client import Client
+
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.server.app import build
+from kling_mcp.settings import FalHosts, Secret, Settings
+from kling_mcp.simulator.app import Simulator
+from kling_mcp.simulator.serve import serving
+from tests.catalog.test_invented_endpoint import INVENTED
+from tests.conftest import CANARY_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_nobody_has_seen_goes_from_estimate_to_a_saved_video(tmp_path: Path) -> None:
+    folder = tmp_path / "endpoints"
+    folder.mkdir()
+    (folder / "v9-opera.json").write_text(json.dumps(INVENTED), encoding="utf-8")
+    catalog = load(folder)
+    simulator = Simulator(catalog, speed=100)
+    wanted: dict[str, Any] = {
+        "model": "v9-opera",
+        "image": "https://example.com/stage.png",
+        "shots": [{"prompt": "abc", "duration": 10}, {"prompt": "def"}],
+        "generate_audio": True,
+    }
+
+    with anyio.fail_after(60):
+        async with (
+            serving(simulator) as urls,
+            Client(build(_settings(tmp_path, urls), catalog=lambda: catalog)) as client,
+        ):
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            price = (await client.call_tool("estimate_cost", wanted)).structured_content
+            job = (await client.call_tool("multi_shot_video", {**wanted, "wait_seconds": 45})).structured_content
+
+    assert "singers" in tools["multi_shot_video"].input_schema["properties"]
+    assert price is not None
+    assert (price["estimated_usd"], price["ceiling_usd"], price["seconds"]) == (50.0, 60.0, 20)
+    (accepted,) = simulator.accepted
+    assert accepted.endpoint_id == "fal-ai/kling-video/v9/opera/image-to-video"
+    assert accepted.body == price["request"]
+    assert accepted.body == {
+        "stage_url": "https://example.com/stage.png",
+        "acts": [{"libretto": "abc", "seconds": 10}, {"libretto": "def", "seconds": 10}],
+        "seconds": 20,
+        "orchestra": True,
+    }
+    assert job is not None
+    assert job["state"] == "completed", job["error"]
+    assert job["video"]["saved_to"] is not None
+
+
+def _settings(tmp_path: Path, urls: Any) -> Settings:
+    found = Settings.from_environment(
+        {
+            **urls.environment(),
+            "KLING_MCP_DATA_DIR": str(tmp_path / "state"),
+            "KLING_MCP_OUTPUT_DIR": str(tmp_path / "videos"),
+            "KLING_MCP_POLL_SECONDS": "0.05",
+            "KLING_MCP_CONFIRM": "never",
+            "KLING_MCP_MAX_JOB_USD": "100",
+            "KLING_MCP_DAILY_BUDGET_USD": "100",
+        }
+    )
+    assert isinstance(found.hosts, FalHosts)
+    return replace(found, fal_key=Secret(CANARY_KEY))
