@@ -82,10 +82,12 @@ def test_the_python_client_sees_cancelling_and_failing_as_fal_words_them(python:
     assert (seen["unknown_endpoint"], seen["wrong_key"]) == (404, 401)
 
 
+@pytest.mark.node
 def test_the_javascript_client_is_the_version_that_the_facts_are_about(javascript: Session) -> None:
     assert javascript.first("submit").headers["user-agent"] == "@fal-ai/client/1.10.1"
 
 
+@pytest.mark.node
 def test_the_javascript_client_uploads_whole_in_parts_and_on_its_own(javascript: Session) -> None:
     seen = javascript.seen
 
@@ -96,6 +98,7 @@ def test_the_javascript_client_uploads_whole_in_parts_and_on_its_own(javascript:
     assert javascript.file(automatic) == b"picture"
 
 
+@pytest.mark.node
 @pytest.mark.parametrize("mode", ["polling", "streaming"])
 def test_the_javascript_client_subscribes_either_way(javascript: Session, mode: str) -> None:
     seen = javascript.seen[mode]
@@ -107,6 +110,7 @@ def test_the_javascript_client_subscribes_either_way(javascript: Session, mode: 
     assert seen["requestId"] in {accepted.request_id for accepted in javascript.simulator.accepted}
 
 
+@pytest.mark.node
 def test_the_javascript_client_streams_a_status_to_its_end(javascript: Session) -> None:
     seen = javascript.seen
 
@@ -114,6 +118,7 @@ def test_the_javascript_client_streams_a_status_to_its_end(javascript: Session) 
     assert seen["result"]["requestId"] == seen["submitted"]["request_id"]
 
 
+@pytest.mark.node
 def test_the_javascript_client_sees_cancelling_and_failing_as_fal_words_them(javascript: Session) -> None:
     seen = javascript.seen
 
@@ -124,7 +129,7 @@ def test_the_javascript_client_sees_cancelling_and_failing_as_fal_words_them(jav
     assert (seen["unknownEndpoint"]["status"], seen["wrongKey"]["status"]) == (404, 401)
 
 
-@pytest.mark.parametrize("client", ["python", "javascript"])
+@pytest.mark.parametrize("client", ["python", pytest.param("javascript", marks=pytest.mark.node)])
 def test_what_the_clients_send_is_kept_for_comparison(client: str, request: pytest.FixtureRequest) -> None:
     session: Session = request.getfixturevalue(client)
     submit = session.first("submit")
