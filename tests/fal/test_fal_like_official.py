@@ -1,0 +1,167 @@
+"""
+Our requests beside those of fal's own clients, field by field.
+
+Every difference is written down here with its reason; any other one fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from kling_mcp.fal.http import FalHttp
+from kling_mcp.fal.queue import Accepted, FalQueue
+from kling_mcp.fal.storage import FalStorage
+from kling_mcp.settings import Settings
+from kling_mcp.simulator import faults
+from kling_mcp.simulator.app import Simulator
+from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.serve import serving
+from tests.simulator.official import KEY, SPEED, Session, record
+
+if TYPE_CHECKING:
+    from kling_mcp.simulator.faults import CallKind
+    from kling_mcp.simulator.front import Recorded
+
+pytestmark = pytest.mark.xdist_group("official")
+
+ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
+
+TRANSPORT = {
+    # What belongs to the HTTP library or names the program; fal does not act on it.
+    "host", "connection", "user-agent", "accept", "accept-encoding", "accept-language", "sec-fetch-mode",
+    "content-length",
+}  # fmt: skip
+
+OURS = "+"
+THEIRS = "-"
+
+SUBMIT = {
+    "x-fal-tags": OURS,  # a lost request can be found by it
+    "x-fal-store-io": OURS,  # and is kept in the history
+    "x-fal-request-start-timeout": OURS,  # the newer name of the next one
+    "x-fal-request-timeout": THEIRS,
+    "x-fal-runner-hint": THEIRS,  # asked for by the recorded session only
+    "x-fal-queue-priority": THEIRS,  # the same
+}
+BODYLESS = {"content-type": THEIRS}  # the JavaScript client names a type for a body that is not there
+
+PYTHON: dict[CallKind, dict[str, str]] = {
+    "token": {},
+    "upload": {},
+    "submit": SUBMIT,
+    "status": {"query": "logs=1 logs=false"},  # ours wants the logs
+    "result": {},
+    "cancel": {},
+    "initiate": {
+        # the recorded call gave no lifetime; with one the Python client sends the same two
+        "x-fal-object-lifecycle": OURS,
+        "x-fal-object-lifecycle-preference": OURS,
+    },
+}
+JAVASCRIPT: dict[CallKind, dict[str, str]] = {
+    "submit": SUBMIT,
+    "status": BODYLESS,
+    "result": BODYLESS,
+    "cancel": BODYLESS,
+    "initiate": {
+        "query": "storage_type=gcs storage_type=fal-cdn-v3",  # as the Python client does it
+        "x-fal-object-lifecycle-preference": OURS,  # the storage behind reads this one
+    },
+    "put": {},
+}
+
+
+@pytest.fixture(scope="module")
+def ours() -> list[Recorded]:
+    """A session of ours with the picture, prompt and lifetime of the recorded ones."""
+    return anyio.run(_our_session)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return record("python", tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return record("javascript", tmp_path_factory.mktemp("javascript"))
+
+
+@pytest.mark.parametrize("kind", PYTHON)
+def test_we_ask_as_the_python_client_does(kind: CallKind, ours: list[Recorded], python: Session) -> None:
+    assert differences(first(ours, kind), python.first(kind)) == PYTHON[kind]
+
+
+@pytest.mark.parametrize("kind", JAVASCRIPT)
+def test_we_ask_as_the_javascript_client_does(kind: CallKind, ours: list[Recorded], javascript: Session) -> None:
+    assert differences(last(ours, kind), javascript.first(kind)) == JAVASCRIPT[kind]
+
+
+def differences(ours: Recorded, theirs: Recorded) -> dict[str, str]:
+    """The fields in which two requests differ: who has it, or both values."""
+    mine, other = fields(ours), fields(theirs)
+    found: dict[str, str] = {}
+    for name in mine.keys() | other.keys():
+        if name not in other:
+            found[name] = OURS
+        elif name not in mine:
+            found[name] = THEIRS
+        elif mine[name] != other[name]:
+            found[name] = f"{mine[name]} {other[name]}"
+    return found
+
+
+def fields(request: Recorded) -> dict[str, str]:
+    """A request as named values, with what is made anew in every session replaced by its name."""
+    found = {name: value for name, value in request.headers.items() if name not in TRANSPORT}
+    found = {name: _same(value) for name, value in found.items()}
+    found["method"] = request.method
+    found["path"] = _same(request.path)
+    found["query"] = "&".join(f"{name}={_same(value)}" for name, value in request.query)
+    is_json = request.headers.get("content-type") == "application/json" and request.body
+    found["body"] = _same(json.dumps(json.loads(request.body), sort_keys=True) if is_json else repr(request.body))
+    return found
+
+
+def _same(value: str) -> str:
+    value = re.sub(r"https?://127\.0\.0\.1:\d+", "<host>", value)
+    value = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>", value)
+    value = re.sub(r"[0-9a-f]{64}", "<signature>", value)
+    value = re.sub(r"[0-9a-f]{20}_", "<file>_", value)
+    return json.dumps(json.loads(value)) if value.startswith("{") else value
+
+
+def first(requests: list[Recorded], kind: CallKind) -> Recorded:
+    return next(request for request in requests if request.kind == kind)
+
+
+def last(requests: list[Recorded], kind: CallKind) -> Recorded:
+    return first(requests[::-1], kind)
+
+
+async def _our_session() -> list[Recorded]:
+    simulator = Simulator(key=KEY, speed=SPEED, renderer=sample_video)
+    async with serving(simulator) as urls:
+        settings = Settings.from_environment({"FAL_KEY": KEY, **urls.environment()})
+        async with FalHttp(settings.hosts, settings.fal_key) as http:
+            queue, storage = FalQueue(http), FalStorage(http, settings.media_hosts)
+            url = await storage.upload(b"a picture", "image/png", "boat.png", lifetime_seconds=3600)
+            body = {"image_url": url, "prompt": "The boat drifts.", "duration": "5"}
+            outcome = await queue.submit(ENDPOINT, body, job_id="kj_1")
+            assert isinstance(outcome, Accepted)
+            await queue.status(ENDPOINT, outcome.receipt)
+            await queue.cancel(ENDPOINT, outcome.receipt)
+            await queue.result(ENDPOINT, outcome.receipt)
+            # By signed address too: the Python client's picture first, then the JavaScript client's.
+            for data, content_type, name in (
+                (b"another", "image/jpeg", "boat.jpg"),
+                (b"a picture", "image/png", "boat.png"),
+            ):
+                simulator.faults.add("upload", faults.Answer(404))
+                await storage.upload(data, content_type, name, lifetime_seconds=3600)
+    return simulator.requests
