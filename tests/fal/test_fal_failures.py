@@ -210,6 +210,12 @@ ACCOUNT = {
         errors.RateLimited,
     ),
     "not found": (answered(404, {"status": "NOT_FOUND"}), "not_found", "does not know", RequestNotFound),
+    "not found, in other words": (
+        answered(404, {"detail": "x", "error_type": "internal_error"}),
+        "not_found",
+        "does not know",
+        RequestNotFound,
+    ),
     "method": (answered(405, b""), "method_not_allowed", "does not take", errors.FalRejected),
     "size": (answered(413, b"<html>"), "body_too_large", "larger", errors.FalRejected),
     "kind": (answered(415, b""), "body_type", "body", errors.FalRejected),

@@ -8,7 +8,7 @@ from base64 import b64encode
 import anyio
 import pytest
 
-from kling_mcp.fal.http import Deadline, FalHttp, Interrupted
+from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, Interrupted
 from kling_mcp.fal.queue import Completed, FalQueue, Finished
 from kling_mcp.settings import FalHosts, Secret
 from tests.conftest import CANARY_KEY
@@ -116,6 +116,29 @@ async def test_nothing_that_is_logged_or_raised_shows_the_key(caplog: pytest.Log
     assert CANARY_KEY not in caplog.text
     assert CANARY_KEY not in f"{caught.value!r} {caught.value} {http!r} {vars(http)}"
     assert "HTTP Request" not in caplog.text
+
+
+async def test_an_address_of_another_protocol_is_not_sent_to() -> None:
+    async with client("http://127.0.0.1:1") as http:
+        with pytest.raises(Interrupted) as caught:
+            await http.exchange("GET", "ftp://127.0.0.1/x", deadline=SECONDS)
+
+    assert (caught.value.may_have_arrived, caught.value.passing) == (False, False)
+
+
+def test_each_kind_of_call_has_the_deadline_that_was_measured_for_it() -> None:
+    deadlines = Deadlines()
+
+    assert deadlines == Deadlines(
+        submit=Deadline(5, 45, 60),
+        status=Deadline(5, 15, 20),
+        result=Deadline(5, 30, 60),
+        cancel=Deadline(5, 10, 15),
+        lookup=Deadline(5, 20, 30),
+        upload=Deadline(5, 60, 30),
+        download=Deadline(5, 30, 1800),
+    )
+    assert deadlines.upload_of(10_000_000) == Deadline(5, 60, 130)
 
 
 async def test_a_closed_client_can_be_used_again() -> None:

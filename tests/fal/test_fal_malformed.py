@@ -53,7 +53,7 @@ async def test_every_malformed_answer_is_a_typed_outcome(call: str) -> None:
     async with RawServer() as server, client(server.url, [], deadlines=SOON) as http:
         queue = FalQueue(http)
         for number in range(CASES_PER_CALL):
-            wire = malformed_answer(chance)
+            wire = malformed_answer(chance, call)
             server.default = raw(wire, reset=chance.random() < 0.05)
             before = len(server.complete)
             try:
@@ -72,17 +72,19 @@ async def test_every_malformed_answer_is_a_typed_outcome(call: str) -> None:
     assert len(seen) >= 2, f"the answers were too much alike: {seen}"
 
 
-def malformed_answer(chance: random.Random) -> bytes:
+def malformed_answer(chance: random.Random, call: str) -> bytes:
     """The bytes of one answer: a head that may be wrong in places around a body that probably is."""
-    body = _body(chance)
+    body = _body(chance, call)
     status = chance.choice([200, 200, 200, 202, 202, 204, 301, 400, 401, 403, 404, 409, 422, 422, 429, 499, 500, 504])
     head = [
         f"HTTP/1.1 {status} {chance.choice(['OK', '', 'Key ' + CANARY_KEY, chr(0xE4) * 40])}".encode("latin-1"),
         b"Content-Type: " + chance.choice([b"application/json", b"text/html", b"", b"application/json; charset=utf-7"]),
     ]
     if chance.random() < 0.9:
-        head.append(b"Content-Length: %d" % (len(body) + chance.choice([0, 0, 0, 0, 0, 0, 1, -1, 10**9])))
-    head += chance.sample(_HEADERS, chance.randrange(4))
+        head.append(b"Content-Length: %d" % (len(body) + chance.choice([0] * 20 + [1, -1, 10**9])))
+    head += chance.sample(_HEADERS, chance.randrange(3))
+    if chance.random() < 0.1:
+        head.append(chance.choice(_FRAMING))
     wire = b"\r\n".join(head) + b"\r\n\r\n" + body
     match chance.randrange(12):
         case 0:
@@ -96,25 +98,30 @@ def malformed_answer(chance: random.Random) -> bytes:
             return wire
 
 
-def _body(chance: random.Random) -> bytes:
+def _body(chance: random.Random, call: str) -> bytes:
     match chance.randrange(10):
         case 0:
             return b""
         case 1:
             return chance.choice(_BODIES)
         case 2:
-            text = json.dumps(_document(chance, 0)).encode()
+            text = json.dumps(_answer(chance, call)).encode()
             return text[: chance.randrange(len(text) + 1)]
         case _:
-            text = json.dumps(_document(chance, 0), ensure_ascii=chance.random() < 0.5)
+            text = json.dumps(_answer(chance, call), ensure_ascii=chance.random() < 0.5)
             return text.encode("utf-8", "surrogatepass")
 
 
+def _answer(chance: random.Random, call: str) -> object:
+    """Mostly an object, mostly with what the call looks for, and with other words where they do not belong."""
+    if chance.random() < 0.1:
+        return _document(chance, 1)
+    names = [*chance.sample(_KEYS[call], len(_KEYS[call])), *chance.sample(_NAMES, chance.randrange(4))]
+    return {name: _usual(chance, name) if chance.random() < 0.7 else _document(chance, 1) for name in names}
+
+
 def _document(chance: random.Random, depth: int) -> object:
-    """An object with fal's own words in the places where they do not belong."""
-    if depth == 0 and chance.random() < 0.9:
-        names = chance.sample(_NAMES, chance.randrange(1, 7))
-        return {name: _usual(chance, name) if chance.random() < 0.6 else _document(chance, 1) for name in names}
+    """Any value."""
     match chance.randrange(9 if depth < 4 else 7):
         case 0:
             return chance.choice([None, True, False])
@@ -146,6 +153,12 @@ def _details(chance: random.Random) -> list[object]:
     return [{"type": chance.choice(_TYPES), "loc": _document(chance, 3), "ctx": {"min_width": _document(chance, 3)}}]
 
 
+_KEYS: Final = {
+    "submit": ["request_id", "status_url"],
+    "status": ["status", "logs"],
+    "result": ["video", "detail"],
+    "cancel": ["status", "success"],
+}
 _NAMES: Final = [
     "status", "request_id", "video", "detail", "error_type", "logs", "metrics", "queue_position", "status_url",
     "response_url", "cancel_url", "error", "success", "message", "url", "type", "loc", "msg", "ctx", "",
@@ -156,9 +169,7 @@ _TEXTS: Final = [
     "http://127.0.0.1:1/queue/x", "../../..", CANARY_KEY, f"Key {CANARY_KEY}", "null", "\u2028\u2029", "%s%n{0}",
 ]  # fmt: skip
 _HEADERS: Final = [
-    b"Content-Encoding: gzip",
     b"Content-Encoding: identity",
-    b"Transfer-Encoding: chunked",
     b"Retry-After: 99999999999999999999",
     b"Retry-After: \xb2",
     b"Retry-After: Sat, 99 Nov 20260 10:00:00 GMT",
@@ -168,9 +179,9 @@ _HEADERS: Final = [
     b"Location: http://[::1",
     b"Set-Cookie: a=b; Max-Age=99999999999999999999",
     b"Echo: Key " + CANARY_KEY.encode(),
-    b"no colon here",
     b"X-Long: " + b"a" * 3000,
 ]
+_FRAMING: Final = [b"Content-Encoding: gzip", b"Transfer-Encoding: chunked", b"no colon here", b"Content-Length: 1"]
 _BODIES: Final = [
     b"[" * 100_000,
     b'{"request_id": ' + b"9" * 50_000 + b"}",

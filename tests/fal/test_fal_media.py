@@ -138,3 +138,11 @@ async def test_what_the_reader_raises_is_not_mistaken_for_a_broken_download() ->
         with pytest.raises(TimeoutError, match="the disk is slow"):
             async with media.fetch(f"{server.url}/a"):
                 raise TimeoutError("the disk is slow")
+
+
+async def test_a_download_that_is_read_after_its_end_is_told_as_unreachable() -> None:
+    async with RawServer(default=answer(200, VIDEO)) as server, MediaClient([server.host]) as media:
+        async with media.fetch(f"{server.url}/a") as fetched:
+            pass
+        with pytest.raises(errors.FalUnreachable, match="could not be read"):
+            _ = [chunk async for chunk in fetched.chunks()]

@@ -33,6 +33,9 @@ __all__ = ["Failure", "RequestNotFound", "Stage", "error_for", "explain", "expla
 Stage = Literal["submit", "status", "result", "cancel", "free"]
 """What was being done; ``free`` is what fal never charges for, such as uploads and lookups."""
 
+_ABOUT_THE_CALL: Final = frozenset({403, 404, 405})
+"""With these the status says what it is about, whatever type the body names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -76,7 +79,7 @@ def explain(answer: Answer, stage: Stage, *, keyed: bool = True) -> Failure:
     complaint = _Complaint.of_answer(answer)
     meaning = (
         meanings.of_account(answer.status, complaint.type, complaint.text, keyed=keyed)
-        or meanings.of_type(complaint.type)
+        or (None if answer.status in _ABOUT_THE_CALL else meanings.of_type(complaint.type))
         or meanings.of_status(answer.status)
     )
     return _failure(meaning, complaint, _billed(answer.status, stage))

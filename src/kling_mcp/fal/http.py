@@ -223,21 +223,22 @@ class FalHttp:
         Raises:
             Interrupted: No whole answer came to the last try.
         """
-        for attempt in range(1, tries + 1):
-            answer = None
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = await self.exchange(
                     method, url, deadline=deadline, headers=headers, content=content, pool=pool, keyed=keyed
                 )
             except Interrupted as interrupted:
-                if attempt == tries or not interrupted.passing:
+                if attempt >= tries or not interrupted.passing:
                     raise
-            else:
+                answer = None
+            if answer is not None:
                 again = answer.status >= 500 or (slow_down and answer.status == 429)
-                if attempt == tries or not again:
+                if attempt >= tries or not again:
                     return answer
             await self.sleep(self.pause_seconds(attempt, answer))
-        raise AssertionError("unreachable: the last try returns or raises")
 
     def pause_seconds(self, attempt: int, answer: Answer | None = None) -> float:
         """
@@ -493,9 +494,7 @@ def _told(error: Exception) -> Interrupted:
     import httpx
 
     match error:
-        case httpx.ConnectTimeout():
-            return Interrupted("no connection came about in time", may_have_arrived=False)
-        case httpx.ConnectError():
+        case httpx.ConnectTimeout() | httpx.ConnectError():
             return Interrupted("no connection could be made", may_have_arrived=False)
         case httpx.ProxyError():
             return Interrupted("the proxy made no connection", may_have_arrived=False)

@@ -24,7 +24,7 @@ from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.addresses import Address
 from kling_mcp.fal.failures import Failure, error_for, explain, explain_completed, is_verdict
 from kling_mcp.fal.http import Interrupted
-from kling_mcp.fal.strict_json import NotJson, items, members
+from kling_mcp.fal.strict_json import NotJson, items, members, text
 from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:
@@ -68,8 +68,11 @@ _LONGEST_LIMITED_SECONDS: Final = 30.0
 """A submit that is asked to wait longer is given up: whoever called is better told."""
 
 _REJECTED_AT_THE_DOOR: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422})
-_ABOUT_THE_QUESTION: Final = frozenset({401, 402, 403, 404, 405, 408, 409, 425, 429})
-"""Answers to a result request that say nothing about how the job ended."""
+_REFUSALS: Final = frozenset({401, 402, 403, 404, 405, 429})
+"""Answers by which fal refuses a question; they say nothing about how the job ends."""
+
+_PASSING: Final = frozenset({408, 409, 425})
+"""Answers by which anything between here and fal asks for another time."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ENDPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
@@ -250,7 +253,7 @@ class FalQueue:
         if answer.status not in {200, 202}:
             raise self._refusal(answer, "status")
         body = _object(answer)
-        state = body.get("status")
+        state = text(body.get("status"))
         if state in {"IN_QUEUE", "IN_PROGRESS"}:
             return QueueStatus(
                 running=state == "IN_PROGRESS",
@@ -280,7 +283,7 @@ class FalQueue:
         if 200 <= answer.status < 300:
             body = _object(answer)
             return Finished(body, _units(answer), video_of_body(body))
-        if answer.status not in _ABOUT_THE_QUESTION and is_verdict(answer):
+        if answer.status not in _REFUSALS | _PASSING and is_verdict(answer):
             return Failed(explain(answer, "result"))
         raise self._refusal(answer, "result")
 
@@ -294,7 +297,7 @@ class FalQueue:
         """
         answer = await self._ask("PUT", endpoint_id, receipt, "cancel", self._http.deadlines.cancel)
         body = _members(answer)
-        said = body.get("status")
+        said = text(body.get("status"))
         if answer.status == 404:
             return "not_found"
         if said == "ALREADY_COMPLETED" or body.get("success") is False:
@@ -351,7 +354,7 @@ class FalQueue:
         )
 
     def _refusal(self, answer: Answer, stage: Stage) -> Exception:
-        if 400 <= answer.status < 500 and answer.status != 408:
+        if answer.status in _REFUSALS:
             return error_for(explain(answer, stage, keyed=self._http.has_key))
         return _unreachable(f"it answered with HTTP status {answer.status}")
 
@@ -405,9 +408,8 @@ def _says_not_ready(answer: Answer) -> bool:
     if answer.status not in {200, 400}:
         return False
     body = _members(answer)
-    detail = body.get("detail")
-    return body.get("status") in {"IN_QUEUE", "IN_PROGRESS"} or (
-        answer.status == 400 and isinstance(detail, str) and "in progress" in detail.lower()
+    return text(body.get("status")) in {"IN_QUEUE", "IN_PROGRESS"} or (
+        answer.status == 400 and "in progress" in text(body.get("detail")).lower()
     )
 
 
