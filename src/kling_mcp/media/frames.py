@@ -48,7 +48,7 @@ class VideoUnreadable(NotAvailable):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"The saved video cannot be shown: {what}.",
-            "get_job has the link to the original; if the saved file is removed, get_job saves it again.",
+            "get_job has the link to the original.",
         )
 
 

@@ -9,7 +9,9 @@ from kling_mcp.errors import NotAvailable
 
 __all__ = ["INSTALL_HINT", "installed", "need"]
 
-INSTALL_HINT: Final = 'pip install "kling-mcp[media]"'
+INSTALL_HINT: Final = (
+    'pip install "kling-mcp[media]", or as the server\'s command: uvx --from "kling-mcp[media]" kling-mcp'
+)
 
 
 def installed(*modules: str) -> bool:

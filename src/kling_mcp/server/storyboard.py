@@ -1,0 +1,84 @@
+"""
+What a job was to show: its shots with their places in time, and the picture that it begins with.
+
+Read from the call that started the job, by the same rules as then, so that it
+holds for a job of an earlier conversation too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from kling_mcp.errors import KlingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kling_mcp.catalog.arguments import PictureSlot
+    from kling_mcp.catalog.endpoint import Catalog
+    from kling_mcp.jobs.job import Job
+
+__all__ = ["PlannedShot", "Storyboard", "storyboard"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShot:
+    """One shot: its number from 1, what it shows, and where it stands in the video, in seconds."""
+
+    number: int
+    prompt: str
+    start_seconds: int
+    end_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storyboard:
+    """
+    The shots of a job in order, and its first picture.
+
+    Attributes:
+        image: The first picture as the caller named it.
+        image_url: Where fal reads it; None until it is uploaded.
+
+    """
+
+    shots: tuple[PlannedShot, ...]
+    image: str | None
+    image_url: str | None
+
+
+def storyboard(catalog: Catalog, job: Job) -> Storyboard:
+    """The storyboard of *job*; without shots where this catalogue no longer takes its call."""
+    from kling_mcp.catalog.arguments import plan
+
+    arguments = job.intent.arguments
+    image = arguments.get("image")
+    named = image if isinstance(image, str) else None
+    try:
+        planned = plan(catalog, "multi_shot_video" if arguments.get("shots") else "image_to_video", arguments)
+    except KlingError:
+        return Storyboard((), named, None)
+    parts = [(shot.prompt, shot.seconds) for shot in planned.shots]
+    parts = parts or [(str(arguments.get("prompt") or ""), planned.seconds)]
+    slot = next((slot for slot in planned.pictures if slot.argument == "image"), None)
+    return Storyboard(_placed(parts), named, None if slot is None else _url(job.body, slot))
+
+
+def _placed(parts: Sequence[tuple[str, int]]) -> tuple[PlannedShot, ...]:
+    shots: list[PlannedShot] = []
+    start_seconds = 0
+    for number, (prompt, seconds) in enumerate(parts, 1):
+        shots.append(PlannedShot(number, prompt, start_seconds, start_seconds + seconds))
+        start_seconds += seconds
+    return tuple(shots)
+
+
+def _url(body: Mapping[str, object] | None, slot: PictureSlot) -> str | None:
+    """What stands in the place of *slot* in the request that was sent."""
+    place: Any = body
+    for part in slot.path:
+        if not isinstance(place, dict):
+            return None
+        place = cast("dict[Any, object]", place).get(part)
+    return place if isinstance(place, str) else None
