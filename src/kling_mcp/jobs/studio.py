@@ -40,8 +40,8 @@ __all__ = ["Started", "Studio"]
 
 log = logging.getLogger(__name__)
 
-_KNOWN_WITHIN_SECONDS: Final = 20.0
-"""How long a call waits for its job to be sent; uploads of large pictures go on behind it."""
+_KNOWN_WITHIN_SECONDS: Final = 3.0
+"""How long a call waits for its job to be sent: a call promises an answer within five; the rest goes on behind it."""
 
 _DRAIN_SECONDS: Final = 1.5
 """How long a request on its way may take when the server stops: hosts kill after two seconds."""

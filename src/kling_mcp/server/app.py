@@ -11,7 +11,7 @@ import logging
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import mcp_types as t
@@ -19,29 +19,31 @@ from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 
 from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import Catalog, load
-from kling_mcp.errors import Internal, KlingError
+from kling_mcp.errors import Internal, KlingError, LedgerUnavailable
 from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.studio import Studio
-from kling_mcp.server import prompts, resources, results
+from kling_mcp.server import prompts, resources, results, tasks
 from kling_mcp.server.instructions import instructions
 from kling_mcp.server.news import News
-from kling_mcp.server.tasks import EXTENSION, TaskParams, Tasks, TaskUpdateParams
+from kling_mcp.server.patience import Patience
 from kling_mcp.server.tools import TOOLS, Call, definitions
 from kling_mcp.settings import FalHosts, Secret, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
     from decimal import Decimal
 
-    from mcp.server.context import ServerRequestContext
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.world import World
+    from kling_mcp.server.tools import Tool
 
 __all__ = ["App", "KlingServer", "build"]
 
@@ -53,25 +55,59 @@ _HOUR_MS: Final = 3_600_000
 
 
 class App:
-    """What every request works with, for as long as the server serves."""
+    """
+    What every request works with, for as long as the server serves.
 
-    def __init__(self, catalog: Catalog, studio: Studio, news: News) -> None:
+    Args:
+        source: Where tasks are kept; the jobs themselves if not given.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        studio: Studio,
+        news: News,
+        tools: Mapping[str, Tool] = TOOLS,
+        source: Callable[[App], tasks.TaskSource] | None = None,
+    ) -> None:
         self.catalog = catalog
         self.studio = studio
         self.news = news
-        self.tasks = Tasks(self)
+        self.tools = tools
+        self.jobs = tasks.JobTasks(self)
+        self.tasks = tasks.Tasks(source(self) if source else self.jobs)
 
     def now_ms(self) -> int:
         """UTC milliseconds since 1970."""
         return self.studio.world.now_ms()
 
-    async def remaining_today(self) -> Decimal | None:
+    def patience(self) -> Patience:
+        """The time of one call, from now on."""
+        return Patience(lambda work: self.studio.in_background(cast("Callable[[], Coroutine[Any, Any, None]]", work)))
+
+    async def remaining_today(self, patience: Patience) -> Decimal | None:
         """What is left of today's budget in dollars; None if the ledger cannot say."""
         try:
-            today = (await self.studio.spend())[0]
+            today = (await patience.soon(self.studio.spend))[0]
         except KlingError:
             return None
         return max(self.studio.settings.daily_budget_usd - dollars(today.held_u + today.spent_u), dollars(0))
+
+    async def cancel(self, job_id: str, patience: Patience) -> tuple[Job, str]:
+        """
+        Ask for a job to be cancelled; fal is not waited for longer than a call may take.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        silent = LedgerUnavailable("", "")
+        try:
+            return await patience.soon(lambda: self.studio.cancel(job_id), silent, extra_seconds=-1)
+        except LedgerUnavailable as trouble:
+            if trouble is not silent:
+                raise
+        job = await patience.soon(lambda: self.studio.get(job_id))
+        return job, "fal.ai has not answered yet whether it drops the job: it may still run and be billed."
 
     def repair_in_background(self, job: Job) -> None:
         """Try once more to save a finished video that could not be saved."""
@@ -106,6 +142,8 @@ def build(
     world: World | None = None,
     open_fal: Callable[[Settings], Fal] | None = None,
     open_ledger: Callable[[], Ledger] | None = None,
+    tools: Mapping[str, Tool] = TOOLS,
+    task_source: Callable[[App], tasks.TaskSource] | None = None,
 ) -> KlingServer:
     """
     A server for *settings*; nothing is opened until it serves.
@@ -115,6 +153,8 @@ def build(
         world: Clock, pauses, ids and chance.
         open_fal: Makes the client of fal.ai.
         open_ledger: Opens the ledger.
+        tools: What can be called, by name, in the order of `tools/list`.
+        task_source: Where tasks are kept; the jobs themselves if not given.
     """
     news = News()
 
@@ -126,8 +166,9 @@ def build(
             )
             studio = Studio(mine, lambda: (open_fal or _fal)(mine), open_ledger, world)
             await stack.enter_async_context(studio.open())
-            app = App(catalog(), studio, news)
+            app = App(catalog(), studio, news, tools, task_source)
             studio.desk.listen(news.job_changed)
+            studio.in_background(news.watch, studio)
             studio.in_background(_warm, app)
             server.app = app
             yield app
@@ -157,8 +198,8 @@ def build(
         on_get_prompt=_get_prompt,
         on_completion=_complete,
     )
-    server.extensions[EXTENSION] = {}
-    _add_tasks(server)
+    tasks.serve(server, _tasks_of)
+    server.middleware.append(_guard)
     # Seals what a confirmation carries from one call to the next, so that no client can make one up.
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=_NAME))
     return server
@@ -197,17 +238,19 @@ async def _warm(app: App) -> None:
 
 
 async def _list_tools(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-    return t.ListToolsResult(tools=definitions(ctx.lifespan_context.catalog, ctx.lifespan_context.studio.settings))
+    app = ctx.lifespan_context
+    return t.ListToolsResult(tools=definitions(app.tools, app.catalog, app.studio.settings))
 
 
 async def _call_tool(
     ctx: ServerRequestContext[App], params: t.CallToolRequestParams
 ) -> t.CallToolResult | t.InputRequiredResult:
-    tool = TOOLS.get(params.name)
+    app = ctx.lifespan_context
+    tool = app.tools.get(params.name)
     if tool is None:
         raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
     try:
-        answer: Any = await tool.run(Call(ctx.lifespan_context, ctx, params))
+        answer: Any = await tool.run(Call(app, ctx, params, app.patience()))
     except KlingError as error:
         return results.refusal(error)
     except MCPError:
@@ -222,6 +265,8 @@ async def _call_tool(
 async def _list_resources(
     ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
 ) -> t.ListResourcesResult:
+    if ctx.protocol_version < tasks.MODERN:
+        ctx.lifespan_context.news.remember(ctx)
     return await resources.listed(ctx.lifespan_context, params.cursor if params else None)
 
 
@@ -247,16 +292,18 @@ async def _complete(ctx: ServerRequestContext[App], params: t.CompleteRequestPar
     return await resources.complete(ctx.lifespan_context, params)
 
 
-def _add_tasks(server: KlingServer) -> None:
-    async def get(ctx: ServerRequestContext[App], params: TaskParams) -> dict[str, Any]:
-        return await ctx.lifespan_context.tasks.get(ctx, params)
+def _tasks_of(app: App) -> tasks.Tasks:
+    return app.tasks
 
-    async def update(ctx: ServerRequestContext[App], params: TaskUpdateParams) -> dict[str, Any]:
-        return await ctx.lifespan_context.tasks.update(ctx, params)
 
-    async def cancel(ctx: ServerRequestContext[App], params: TaskParams) -> dict[str, Any]:
-        return await ctx.lifespan_context.tasks.cancel(ctx, params)
-
-    server.add_request_handler("tasks/get", TaskParams, get)
-    server.add_request_handler("tasks/update", TaskUpdateParams, update)
-    server.add_request_handler("tasks/cancel", TaskParams, cancel)
+async def _guard(ctx: ServerRequestContext[App], call_next: CallNext) -> HandlerResult:
+    """Let no message of a defect out: the SDK sends its text to clients of the older era."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        # What the protocol has a code for; the SDK says nothing of what is in a ValidationError.
+        raise
+    except Exception as error:
+        reference = secrets.token_hex(4)
+        log.exception("request failed", extra={"method": ctx.method, "reference": reference})
+        raise MCPError(code=t.INTERNAL_ERROR, message=str(Internal(reference))) from error

@@ -37,7 +37,7 @@ def read(arguments: Mapping[str, object], schema: Mapping[str, Any]) -> dict[str
                 field=name[:60],
                 allowed=tuple(properties),
             )
-    for name in schema["required"]:
+    for name in schema.get("required", ()):
         if name not in given:
             raise InvalidArguments(f"{name} is missing.", properties[name]["description"], field=name)
     return {name: _checked(name, value, properties[name]) for name, value in given.items()}
@@ -70,8 +70,9 @@ def _checked(name: str, value: object, schema: Mapping[str, Any]) -> object:
 def _whole(value: object) -> int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    if isinstance(value, (int, float)) and value == int(value):
-        return int(value)
-    return None
+    if isinstance(value, str):
+        digits = value.strip()
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) else None

@@ -10,12 +10,14 @@ for one job only, so replaying it finds that job and makes no second one.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import mcp_types as t
+from mcp.shared.exceptions import MCPError
 
 from kling_mcp.server.results import Json, cents, result, usd
 
@@ -24,10 +26,14 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
 
+    from kling_mcp.jobs.studio import Studio
     from kling_mcp.jobs.submit import Draft
+    from kling_mcp.jobs.world import World
     from kling_mcp.settings import Settings
 
 __all__ = ["Go", "gate"]
+
+log = logging.getLogger(__name__)
 
 _ANSWER_WITHIN_SECONDS: Final = 170.0
 """Hosts that declare forms and never show them are known; a call must not hang on them."""
@@ -51,7 +57,7 @@ class Go:
 
 
 async def gate(
-    draft: Draft, settings: Settings, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, studio: Studio, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.CallToolResult | t.InputRequiredResult:
     """Decide whether *draft* may be paid for: yes, a question to the user, or what is missing."""
     ceiling = draft.quote.ceiling_usd
@@ -63,7 +69,7 @@ async def gate(
             f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
             f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
         )
-    if not _asks(settings, ceiling):
+    if not _asks(studio.settings, ceiling):
         return Go()
     if not _shows_forms(ctx):
         if cap is not None:
@@ -73,7 +79,7 @@ async def gate(
             f"It could cost up to ${price}, which needs the user's agreement first. Nothing was charged.",
             f"Tell the user the price; if they agree, call again with the same arguments and max_cost_usd {price}.",
         )
-    return await _ask(draft, ctx, params)
+    return await _ask(draft, studio.world, ctx, params)
 
 
 def _asks(settings: Settings, ceiling: Decimal) -> bool:
@@ -94,7 +100,7 @@ def _shows_forms(ctx: ServerRequestContext[Any]) -> bool:
 
 
 async def _ask(
-    draft: Draft, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, world: World, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.CallToolResult | t.InputRequiredResult:
     question = _question(draft)
     if ctx.protocol_version >= "2026-07-28":
@@ -106,10 +112,25 @@ async def _ask(
         if state.get("question") != question:
             return _put(question)
         return _verdict(draft, answer, str(state.get("nonce")))
+    return _verdict(draft, await _answer(question, world, ctx), secrets.token_hex(16))
+
+
+async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -> t.ElicitResult | None:
+    """What the user says to a form of the older era; None where nobody does in time, or the host cannot show it."""
     answer = None
-    with anyio.move_on_after(_ANSWER_WITHIN_SECONDS):
-        answer = await ctx.session.elicit_form(question, _FORM, related_request_id=ctx.request_id)
-    return _verdict(draft, answer, secrets.token_hex(16))
+    async with anyio.create_task_group() as tasks:
+
+        async def give_up() -> None:
+            await world.sleep(_ANSWER_WITHIN_SECONDS)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(give_up)
+        try:
+            answer = await ctx.session.elicit_form(question, _FORM, related_request_id=ctx.request_id)
+        except MCPError as refusal:
+            log.info("the host showed no form", extra={"why": refusal.error.message})
+        tasks.cancel_scope.cancel()
+    return answer
 
 
 def _put(question: str) -> t.InputRequiredResult:
@@ -121,11 +142,19 @@ def _put(question: str) -> t.InputRequiredResult:
 def _verdict(draft: Draft, answer: t.ElicitResult | None, nonce: str) -> Go | t.CallToolResult:
     if answer is not None and answer.action == "accept" and (answer.content or {}).get("proceed") is True:
         return Go(nonce)
-    said = "did not answer" if answer is None or answer.action == "cancel" else "said no"
+    price = cents(draft.quote.ceiling_usd)
+    if answer is None:
+        return _needed(
+            draft,
+            f"The user was asked about ${price} and no answer came. Nothing was charged.",
+            "The same call asks once more. Where the host never shows the question, the user can set "
+            "KLING_MCP_CONFIRM to never for this server.",
+        )
+    said = "did not decide" if answer.action == "cancel" else "said no"
     return _needed(
         draft,
-        f"The user was asked about ${cents(draft.quote.ceiling_usd)} and {said}. Nothing was charged.",
-        "Ask the user what to change; estimate_cost compares cheaper models and lengths.",
+        f"The user was asked about ${price} and {said}. Nothing was charged.",
+        "The user can say what to change; estimate_cost compares cheaper models and lengths.",
     )
 
 

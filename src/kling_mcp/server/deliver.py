@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.server.results import job_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import mcp_types as t
-    from mcp.server.context import ServerRequestContext
 
     from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
+    from kling_mcp.server.tools import Call
 
 __all__ = ["job", "standing"]
 
@@ -28,8 +29,7 @@ _PROGRESS_EVERY_SECONDS: Final = 5.0
 
 
 async def job(
-    app: App,
-    ctx: ServerRequestContext[App],
+    call: Call,
     current: Job,
     wait_seconds: int,
     warnings: Sequence[str] = (),
@@ -37,23 +37,37 @@ async def job(
     as_task: bool = True,
 ) -> t.CallToolResult | dict[str, Any]:
     """The job as a task where the client takes tasks, else as a result after at most *wait_seconds*."""
-    if as_task and (task := app.tasks.task_for(ctx, current)) is not None:
+    app = call.app
+    if as_task and (task := app.tasks.offered(call.ctx, app.jobs.of(current))) is not None:
         return task
-    current = await _watched(app, ctx, current, wait_seconds)
+    current = await _watched(call, current, wait_seconds)
     return job_result(current, app.now_ms(), *warnings)
 
 
-async def _watched(app: App, ctx: ServerRequestContext[App], current: Job, wait_seconds: int) -> Job:
-    said = 0.0
+async def _watched(call: Call, current: Job, wait_seconds: int) -> Job:
+    app, said = call.app, 0.0
     with anyio.move_on_after(wait_seconds):
         while not app.studio.at_rest(current):
             elapsed = max(said + 0.001, (app.now_ms() - current.created_ms) / 1000)
             said = elapsed
             expected = current.intent.expected_seconds
             total = float(expected) if expected and expected > elapsed else None
-            await ctx.session.report_progress(elapsed, total, standing(current, app.now_ms()))
-            current = await app.studio.news(current, _PROGRESS_EVERY_SECONDS)
+            await call.ctx.session.report_progress(elapsed, total, standing(current, app.now_ms()))
+            current = await _news(app, current)
     return current
+
+
+async def _news(app: App, current: Job) -> Job:
+    """The job as soon as it has changed; as it was, where the ledger is busy."""
+    late = LedgerUnavailable("", "")
+    try:
+        return await app.patience().soon(
+            lambda: app.studio.news(current, _PROGRESS_EVERY_SECONDS), late, extra_seconds=2
+        )
+    except LedgerUnavailable as trouble:
+        if trouble is not late:
+            raise
+        return current
 
 
 def standing(current: Job, now_ms: int) -> str:
@@ -65,13 +79,18 @@ def standing(current: Job, now_ms: int) -> str:
             return "sending the request to fal.ai"
         case "queued":
             place = "" if current.queue_position is None else f", place {current.queue_position + 1} in line"
-            return f"queued at fal.ai{place}"
+            return f"queued at fal.ai{place}{_then(current)}"
         case "running":
             return f"rendering{_left(current, now_ms)}{f': {current.progress_note}' if current.progress_note else ''}"
         case "completed":
             return "finished" if current.saved_to else "finished, saving the video"
         case _:
             return current.state.replace("_", " ")
+
+
+def _then(current: Job) -> str:
+    expected = current.intent.expected_seconds
+    return "" if expected is None else f", then about {expected} s"
 
 
 def _left(current: Job, now_ms: int) -> str:

@@ -1,65 +1,158 @@
-"""Telling clients that a job has changed, each in the way of its protocol era."""
+"""
+Telling clients that a job has changed, each in the way of its protocol era.
+
+A client of the newer era listens on a stream of its own
+(`subscriptions/listen`); one of the older era subscribes to single resources
+and is told on its connection. Jobs move in this process and in others that
+share the ledger, so while somebody listens the ledger is watched as well.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import mcp_types as t
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
+from mcp.shared.exceptions import MCPError
 
+from kling_mcp.errors import KlingError
 from kling_mcp.server.results import job_uri, last_frame_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
+    from mcp.server.subscriptions import ServerEvent
 
     from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.studio import Studio
 
 __all__ = ["News"]
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY_SECONDS: Final = 1.0
+_WATCHED_JOBS: Final = 50
+_MOST_SUBSCRIPTIONS: Final = 1_000
+
 
 class News:
-    """
-    Who wants to hear of what.
-
-    A client of the newer era listens on a stream of its own
-    (`subscriptions/listen`); one of the older era subscribes to single
-    resources and is told on its connection.
-    """
+    """Who wants to hear of what."""
 
     def __init__(self) -> None:
         self._bus = InMemorySubscriptionBus()
-        self.listen = ListenHandler(self._bus)
-        self._subscribed: dict[str, dict[int, ServerSession]] = {}
-        self._seen: set[str] = set()
+        self._streams = ListenHandler(self._bus)
+        self._listening = 0
+        # Of the older era: connections by the identity of what they said at first, and what each subscribed to.
+        self._connections: dict[int, ServerSession] = {}
+        self._subscribed: dict[str, set[int]] = {}
+        self._wanted = anyio.Event()
+        self._known: dict[str, Job] = {}
+        self._counter: int | None = None
+
+    # ---- who listens
+
+    async def listen(
+        self, ctx: ServerRequestContext[Any], params: t.SubscriptionsListenRequestParams
+    ) -> t.SubscriptionsListenResult:
+        """Serve one stream of the newer era until its client leaves."""
+        await self._attend(ctx.lifespan_context.studio)
+        self._listening += 1
+        try:
+            return await self._streams(ctx, params)
+        finally:
+            self._listening -= 1
+            self._rest()
 
     async def subscribe(self, ctx: ServerRequestContext[Any], params: t.SubscribeRequestParams) -> t.EmptyResult:
-        """Tell this session of changes of a resource from now on."""
-        self._subscribed.setdefault(str(params.uri), {})[id(ctx.session)] = ctx.session
+        """Tell this connection of changes of a resource from now on."""
+        uri = str(params.uri)
+        if uri not in self._subscribed and len(self._subscribed) >= _MOST_SUBSCRIPTIONS:
+            raise MCPError(code=t.INVALID_REQUEST, message="There are too many subscriptions")
+        await self._attend(ctx.lifespan_context.studio)
+        self._subscribed.setdefault(uri, set()).add(self.remember(ctx))
         return t.EmptyResult()
 
     async def unsubscribe(self, ctx: ServerRequestContext[Any], params: t.UnsubscribeRequestParams) -> t.EmptyResult:
-        """Tell this session no more."""
-        self._subscribed.get(str(params.uri), {}).pop(id(ctx.session), None)
+        """Tell this connection no more."""
+        uri = str(params.uri)
+        self._subscribed.get(uri, set()).discard(self.remember(ctx))
+        if not self._subscribed.get(uri):
+            self._subscribed.pop(uri, None)
+        self._rest()
         return t.EmptyResult()
+
+    def remember(self, ctx: ServerRequestContext[Any]) -> int:
+        """Tell the connection of *ctx* when the list of resources changes; the key of the connection."""
+        # A session lives for one request, what the client said at first for the whole connection.
+        key = id(ctx.session.client_params)
+        self._connections.setdefault(key, ctx.session)
+        return key
+
+    # ---- what is told
+
+    async def publish(self, event: ServerEvent) -> None:
+        """Tell every stream of the newer era that wants to know."""
+        await self._bus.publish(event)
 
     async def job_changed(self, job: Job) -> None:
         """Tell everybody who wants to know that *job* is not what it was."""
-        if job.job_id not in self._seen:
-            self._seen.add(job.job_id)
-            await self._bus.publish(ResourcesListChanged())
+        before = self._known.get(job.job_id)
+        if before == job:
+            return
+        self._known[job.job_id] = job
+        if before is None or before.state != job.state:
+            # The list shows the state of each job.
+            await self.publish(ResourcesListChanged())
+            for session in list(self._connections.values()):
+                await session.send_resource_list_changed()
         uris = [job_uri(job.job_id), "kling://jobs", "kling://spend"]
         if job.saved_to is not None:
             uris.append(last_frame_uri(job.job_id))
         for uri in uris:
-            await self._bus.publish(ResourceUpdated(uri=uri))
-            for key, session in list(self._subscribed.get(uri, {}).items()):
-                try:
-                    await session.send_resource_updated(uri)
-                except Exception:
-                    # A session of the older era dies without a word.
-                    log.debug("a subscriber is gone", exc_info=True)
-                    self._subscribed[uri].pop(key, None)
+            await self.publish(ResourceUpdated(uri=uri))
+            for key in list(self._subscribed.get(uri, ())):
+                await self._connections[key].send_resource_updated(uri)
+
+    # ---- other processes
+
+    async def watch(self, studio: Studio) -> None:
+        """Find out about jobs that other processes move, for as long as somebody wants to know."""
+        while True:
+            await self._wanted.wait()
+            await studio.world.sleep(_LOOK_EVERY_SECONDS)
+            try:
+                for job in await self._moved(studio):
+                    await self.job_changed(job)
+            except KlingError as trouble:
+                log.debug("the ledger could not be watched", extra={"why": trouble.what})
+
+    async def _attend(self, studio: Studio) -> None:
+        """Note how the jobs stand before the first listener is told that it is heard."""
+        if self._wanted.is_set():
+            return
+        try:
+            jobs = await self._moved(studio)
+        except KlingError:
+            jobs = ()
+        for job in jobs:
+            self._known[job.job_id] = job
+        self._wanted.set()
+
+    def _rest(self) -> None:
+        if not self._listening and not self._subscribed and self._wanted.is_set():
+            self._wanted = anyio.Event()
+            self._counter = None
+            self._known.clear()
+
+    async def _moved(self, studio: Studio) -> Sequence[Job]:
+        """The newest jobs, oldest first, if any process has changed the ledger since the last look."""
+        counter = await studio.desk.ask(lambda ledger: ledger.change_counter())
+        if counter == self._counter:
+            return ()
+        jobs = [*reversed(await studio.page(None, _WATCHED_JOBS, None))]
+        self._counter = counter
+        return jobs

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
-from kling_mcp.errors import KlingError, UnknownJob, UnknownModel
+from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownModel
 from kling_mcp.jobs.job import ENDED
-from kling_mcp.server import models, results
+from kling_mcp.server import models, prompts, results
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mcp.server.context import ServerRequestContext
 
+    from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
 
-__all__ = ["TEMPLATES", "complete", "listed", "read", "templates"]
+__all__ = ["TEMPLATES", "before", "complete", "listed", "read", "templates"]
+
+log = logging.getLogger(__name__)
 
 _PAGE: Final = 50
 _JSON: Final = "application/json"
@@ -51,9 +57,10 @@ _LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
 
 async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
     """The fixed resources and the jobs, newest first, a page at a time."""
-    if cursor is not None and not cursor.isdigit():
+    before_seq = None if cursor is None else before(cursor)
+    if cursor is not None and before_seq is None:
         raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's")
-    jobs = await app.studio.page(None, _PAGE + 1, None if cursor is None else int(cursor))
+    jobs = await _newest(app, _PAGE + 1, before_seq)
     page = jobs[:_PAGE]
     resources = [
         t.Resource(
@@ -102,11 +109,11 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         case "kling://pricing":
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
-            jobs = await app.studio.page(None, _PAGE + 1, None)
+            jobs = await app.patience().soon(lambda: app.studio.page(None, _PAGE + 1, None))
             data, _ = results.jobs_view(jobs, app.now_ms(), _PAGE)
             return _json(uri, data, _SHORT_MS)
         case "kling://spend":
-            days = await app.studio.spend()
+            days = await app.patience().soon(app.studio.spend)
             settings = app.studio.settings
             return _json(uri, results.spend_view(days, settings.max_job_usd, settings.daily_budget_usd), _SHORT_MS)
         case _:
@@ -114,7 +121,8 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
     if match := _MODEL.fullmatch(uri):
         return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
     if match := _JOB.fullmatch(uri):
-        job = await app.studio.get(match[1])
+        job_id = match[1]
+        job = await app.patience().soon(lambda: app.studio.get(job_id))
         ended = job.state in ENDED and app.studio.at_rest(job)
         return _json(uri, results.job_view(job, app.now_ms()), _LONG_MS if ended else _SHORT_MS)
     if match := _LAST_FRAME.fullmatch(uri):
@@ -127,16 +135,42 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
 
 
 async def complete(app: App, params: t.CompleteRequestParams) -> t.CompleteResult:
-    """Names of models and jobs that begin with what is there already."""
+    """
+    Names of models and jobs that begin with what is there already.
+
+    Raises:
+        MCPError: No prompt, or no template, is the one named.
+    """
+    match params.ref:
+        case t.PromptReference(name=prompt) if prompt not in prompts.PROMPTS:
+            raise MCPError(code=t.INVALID_PARAMS, message=f"There is no prompt {prompt[:60]!r}")
+        case t.ResourceTemplateReference(uri=uri) if uri not in {template[0] for template in TEMPLATES}:
+            raise MCPError(code=t.INVALID_PARAMS, message=f"There is no template {uri[:200]!r}")
+        case _:
+            pass
     name, start = params.argument.name, params.argument.value
     if name == "model":
         values = [model for model in app.catalog.models if model.startswith(start)]
     elif name == "job_id":
-        jobs = await app.studio.page(None, 1000, None)
+        jobs = await _newest(app, 1000, None)
         values = [job.job_id for job in jobs if job.job_id.startswith(start)]
     else:
         values = []
     return t.CompleteResult(completion=t.Completion(values=values[:100], total=len(values), has_more=len(values) > 100))
+
+
+def before(cursor: str) -> int | None:
+    """The row that a page's cursor stands for; None if it is no cursor."""
+    return int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 19 else None
+
+
+async def _newest(app: App, limit: int, before_seq: int | None) -> Sequence[Job]:
+    """Jobs for a list: without a ledger there are none to show, and the rest is still worth showing."""
+    try:
+        return await app.patience().soon(lambda: app.studio.page(None, limit, before_seq))
+    except LedgerUnavailable as trouble:
+        log.warning("jobs could not be listed", extra={"why": trouble.what})
+        return ()
 
 
 def _fixed() -> list[t.Resource]:

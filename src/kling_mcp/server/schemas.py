@@ -19,6 +19,9 @@ __all__ = ["LONGEST_WAIT_SECONDS", "MOST_TAKES", "WAIT", "Schema", "estimate_sch
 
 Schema = dict[str, Any]
 
+_AS_THERE: Final = "As in image_to_video."
+_ALL_MODELS: Final = "Omit it to compare all models, cheapest first."
+
 LONGEST_WAIT_SECONDS: Final = 45
 """Several hosts cut a call at 60 seconds."""
 
@@ -31,7 +34,7 @@ WAIT: Final[Schema] = {
     "type": "integer",
     "minimum": 0,
     "maximum": LONGEST_WAIT_SECONDS,
-    "description": f"Seconds to wait for the video before answering: 0 (default) to {LONGEST_WAIT_SECONDS}.",
+    "description": f"Seconds to wait for the video: 0 (default) to {LONGEST_WAIT_SECONDS}.",
 }
 """How long a call may wait for its job."""
 
@@ -53,10 +56,11 @@ _OF_OURS: Final[dict[str, Schema]] = {
 
 def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
     """An object with exactly *properties*."""
+    needed = list(required)
     return {
         "type": "object",
         "properties": dict(properties),
-        "required": list(required),
+        **({"required": needed} if needed else {}),
         "additionalProperties": False,
     }
 
@@ -69,23 +73,27 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
         argument = takers[0].arguments[name]
         if tool not in argument.tools:
             continue
-        properties[name] = _property(catalog, name, takers)
+        whole = _property(catalog, name, takers)
+        # What two tools share is described once, in the tool that is listed first.
+        properties[name] = whole if tool == argument.tools[0] else _brief(whole, f"As in {argument.tools[0]}.")
         if argument.required:
             required.append(name)
     properties["model"] = _model(catalog)
-    return object_schema(properties | _OF_OURS, required)
+    first = tool == "image_to_video"
+    properties |= _OF_OURS if first else {name: _brief(schema, _AS_THERE) for name, schema in _OF_OURS.items()}
+    return object_schema(properties | {"wait_seconds": WAIT}, required)
 
 
 def estimate_schema(catalog: Catalog) -> Schema:
     """What `estimate_cost` takes: everything that a job takes, and nothing of it required."""
-    properties: dict[str, Schema] = {"model": _model(catalog, "Omit it to compare all models.")}
+    properties: dict[str, Schema] = {"model": {"type": "string", "description": _ALL_MODELS}}
     for name, takers in _arguments(catalog).items():
         whole = _property(catalog, name, takers)
-        if whole["type"] in {"integer", "boolean"}:
-            properties[name] = whole
-        else:
-            properties[name] = _brief(whole, f"As in {takers[0].arguments[name].tools[0]}.")
-    properties |= {name: _brief(schema, "As in image_to_video.") for name, schema in _OF_OURS.items()}
+        first = takers[0].arguments[name].tools[0]
+        # The length makes the price; most of the rest is there to see the whole request.
+        brief = _bare(_brief(whole, f"As in {first}."))
+        properties[name] = whole if whole["type"] == "integer" else brief
+    properties |= {name: _bare(_brief(schema, _AS_THERE)) for name, schema in _OF_OURS.items()}
     return object_schema(properties)
 
 
@@ -157,21 +165,24 @@ def _exceptions(catalog: Catalog, name: str, takers: list[Endpoint]) -> list[str
 
 
 def _names(catalog: Catalog, endpoints: list[Endpoint]) -> str:
-    """Model names in short: a whole family as one, such as ``o1-*``."""
-    names: dict[str, None] = {}
+    """Model names in short: a whole family as ``o1-*``, a part of one as ``v3-standard/pro``."""
+    families: dict[str, list[str]] = {}
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.order):
-        family = endpoint.model.rpartition("-")[0]
+        family, _, tier = endpoint.model.rpartition("-")
+        families.setdefault(family, []).append(tier)
+    names: list[str] = []
+    for family, tiers in families.items():
         members = [other for other in catalog.endpoints if other.model.startswith(f"{family}-")]
         whole = len(members) > 1 and all(other in endpoints for other in members)
-        names[f"{family}-*" if whole else endpoint.model] = None
+        names.append(f"{family}-{'*' if whole else '/'.join(tiers)}" if family else tiers[0])
     return ", ".join(names)
 
 
-def _model(catalog: Catalog, extra: str = "") -> Schema:
+def _model(catalog: Catalog) -> Schema:
     return {
         "type": "string",
         "enum": list(catalog.models),
-        "description": extra or f"Kling model (default {catalog.default.model}).",
+        "description": f"Kling model (default {catalog.default.model}).",
     }
 
 
@@ -181,6 +192,11 @@ def _brief(schema: Schema, description: str) -> Schema:
     if "items" in schema:
         brief["items"] = _brief_inside(schema["items"])
     return brief
+
+
+def _bare(schema: Schema) -> Schema:
+    """The same without limits, which the tool that it is for repeats."""
+    return {name: value for name, value in schema.items() if name not in {"enum", "minimum", "maximum"}}
 
 
 def _brief_inside(schema: Schema) -> Schema:

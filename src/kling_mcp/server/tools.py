@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import mcp_types as t
 
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.errors import FalUnreachable, InvalidArguments, LedgerUnavailable
 from kling_mcp.jobs.job import STATES
-from kling_mcp.server import confirm, deliver, models, results, schemas
+from kling_mcp.server import confirm, deliver, models, resources, results, schemas
 from kling_mcp.server.arguments import read
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.endpoint import Catalog
     from kling_mcp.catalog.endpoint import Tool as JobTool
     from kling_mcp.server.app import App
+    from kling_mcp.server.patience import Patience
     from kling_mcp.server.schemas import Schema
     from kling_mcp.settings import Settings
 
@@ -40,6 +41,7 @@ class Call:
     app: App
     ctx: ServerRequestContext[App]
     params: t.CallToolRequestParams
+    patience: Patience
 
     @property
     def arguments(self) -> Mapping[str, object]:
@@ -77,9 +79,9 @@ class Tool:
         )
 
 
-def definitions(catalog: Catalog, settings: Settings) -> list[t.Tool]:
-    """All tools, in a fixed order."""
-    return [tool.definition(catalog, settings) for tool in TOOLS.values()]
+def definitions(tools: Mapping[str, Tool], catalog: Catalog, settings: Settings) -> list[t.Tool]:
+    """All *tools*, in a fixed order."""
+    return [tool.definition(catalog, settings) for tool in tools.values()]
 
 
 # ---- spending
@@ -101,17 +103,26 @@ async def _make(call: Call, tool: JobTool) -> Answer:
     wanted = plan(call.app.catalog, tool, call.arguments)
     price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
     draft = await studio.prepare(wanted, price, call.arguments)
-    standing = await studio.standing(draft)
+    standing = await call.patience.soon(lambda: studio.standing(draft))
     if standing is None:
-        decision = await confirm.gate(draft, studio.settings, call.ctx, call.params)
+        with call.patience.of_the_user():
+            decision = await confirm.gate(draft, studio, call.ctx, call.params)
         if not isinstance(decision, confirm.Go):
             return decision
-        started = await studio.start(draft, decision.nonce)
+        started = await call.patience.soon(lambda: studio.start(draft, decision.nonce), _late())
         standing, again = started.job, not started.fresh
     else:
         again = True
     warnings = [_again(standing.job_id, wanted.take)] if again else []
-    return await deliver.job(call.app, call.ctx, standing, wanted.wait_seconds or 0, warnings)
+    return await deliver.job(call, standing, wanted.wait_seconds or 0, warnings)
+
+
+def _late() -> LedgerUnavailable:
+    return LedgerUnavailable(
+        "The record of jobs is busy: another program holds it. The job starts once that program lets go of it.",
+        "list_jobs then shows it; the same call finds it and makes no second one.",
+        billed="maybe",
+    )
 
 
 def _again(job_id: str, take: int) -> str:
@@ -125,7 +136,7 @@ def _again(job_id: str, take: int) -> str:
 
 
 async def _estimate_cost(call: Call) -> Answer:
-    remaining = await call.app.remaining_today()
+    remaining = await call.app.remaining_today(call.patience)
     data = models.estimate(call.app.catalog, call.arguments, remaining)
     return results.result(models.estimate_headline(data), data)
 
@@ -142,21 +153,22 @@ async def _list_models(call: Call) -> Answer:
 
 async def _get_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["get_job"].schema(call.app.catalog))
-    job = await call.app.studio.get(str(arguments["job_id"]))
+    job = await call.patience.soon(lambda: call.app.studio.get(str(arguments["job_id"])))
     call.app.repair_in_background(job)
-    return await deliver.job(call.app, call.ctx, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
+    return await deliver.job(call, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
 
 
 async def _list_jobs(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["list_jobs"].schema(call.app.catalog))
     limit = cast("int", arguments.get("limit", _PAGE))
     cursor = arguments.get("cursor")
-    if cursor is not None and not str(cursor).isdigit():
+    before_seq = None if cursor is None else resources.before(str(cursor))
+    if cursor is not None and before_seq is None:
         raise InvalidArguments(
             f"cursor is {str(cursor)[:40]!r}, which is none.", "Use next_cursor of the page before.", field="cursor"
         )
-    before_seq = None if cursor is None else int(str(cursor))
-    jobs = await call.app.studio.page(cast("Any", arguments.get("state")), limit + 1, before_seq)
+    state = cast("Any", arguments.get("state"))
+    jobs = await call.patience.soon(lambda: call.app.studio.page(state, limit + 1, before_seq))
     data, headline = results.jobs_view(jobs, call.app.now_ms(), limit)
     return results.result(headline, data)
 
@@ -166,17 +178,26 @@ async def _list_jobs(call: Call) -> Answer:
 
 async def _cancel_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["cancel_job"].schema(call.app.catalog))
-    job, said = await call.app.studio.cancel(str(arguments["job_id"]))
+    job, said = await call.app.cancel(str(arguments["job_id"]), call.patience)
     return results.job_result(job, call.app.now_ms(), said)
 
 
 async def _resolve_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["resolve_job"].schema(call.app.catalog))
-    request_id = arguments.get("request_id")
-    job = await call.app.studio.resolve(
-        str(arguments["job_id"]),
-        charged=arguments["outcome"] == "charged",
-        request_id=None if request_id is None else str(request_id),
+    job_id, request_id = str(arguments["job_id"]), arguments.get("request_id")
+    late = FalUnreachable(
+        "fal.ai has not confirmed the request id yet; it is still being asked.",
+        f"get_job with job_id {job_id} shows whether it did.",
+        billed="maybe",
+        job_id=job_id,
+    )
+    job = await call.patience.soon(
+        lambda: call.app.studio.resolve(
+            job_id,
+            charged=arguments["outcome"] == "charged",
+            request_id=None if request_id is None else str(request_id),
+        ),
+        late if request_id else None,
     )
     return results.job_result(job, call.app.now_ms())
 
@@ -204,21 +225,19 @@ _SETTLES: Final = t.ToolAnnotations(
     read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
 )
 
-_JOB_ID: Final[Schema] = {"type": "string", "description": "Job id, such as kj_…, from the call that started it."}
+_JOB_ID: Final[Schema] = {"type": "string", "description": "Job id (kj_…)."}
 
 
-def _output(**properties: str) -> Schema:
+def _output(*names: str) -> Schema:
     """
-    An output schema with what is always there.
+    An output schema that says what is always there.
 
-    What can be null is left out: a list of types loses the tool in several hosts.
+    Types are left out: what can be null would need a list of types, which loses the tool in several hosts.
     """
-    types = {name: {"type": kind} for name, kind in properties.items()}
-    return {"type": "object", "properties": types, "required": list(properties)}
+    return {"type": "object", **({"required": list(names)} if names else {})}
 
 
-_JOB: Final = _output(state="string", cost="object", warnings="array", next_step="string")
-_JOB["properties"]["warnings"] = {"type": "array", "items": {"type": "string"}}
+_JOB: Final = _output("state", "cost", "next_step")
 
 TOOLS: Final[dict[str, Tool]] = {
     tool.name: tool
@@ -226,10 +245,9 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "image_to_video",
             "Image to video",
-            "Spends money: {prices} a video, once per call. Starts a Kling job on fal.ai that animates a picture, "
-            "optionally up to an end picture, and answers with a job_id in seconds; the video takes 1.5 to 10 minutes, "
-            "continues without the conversation and is saved on this machine. Above the operator's amount the price is "
-            "confirmed first. estimate_cost gives the price for free.",
+            "Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture, if wanted up to an "
+            "end picture, and answers with a job_id in seconds. The video takes 1.5 to 10 minutes, goes on without the "
+            "conversation and is saved on this machine. estimate_cost gives the price for free.",
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "image_to_video"),
             _image_to_video,
@@ -248,29 +266,28 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "estimate_cost",
             "Estimate cost",
-            "Free. The price of a job before it is started, with its source, and the request that would be sent; "
-            "without a model all models are compared, cheapest first. Needs no key and no network.",
+            "Free; needs no key and no network. The price of a job before it starts, with its source and the request "
+            "that would be sent.",
             _READS,
             schemas.estimate_schema,
             _estimate_cost,
-            _output(estimated_usd="number", ceiling_usd="number", basis="string", seconds="integer"),
+            _output("estimated_usd", "ceiling_usd", "basis"),
         ),
         Tool(
             "list_models",
             "List models",
             "Free. The Kling models with prices and abilities; one model in full with its schema, limits and sources.",
             _READS,
-            lambda catalog: schemas.object_schema(
-                {"model": {"type": "string", "enum": list(catalog.models), "description": "One model in full."}}
-            ),
+            # No enum: an unknown name is refused as such, with the nearest one.
+            lambda _: schemas.object_schema({"model": {"type": "string", "description": "One model in full."}}),
             _list_models,
-            {"type": "object"},
+            _output(),
         ),
         Tool(
             "get_job",
             "Get job",
             "Free. State, queue position, cost and, once finished, the video of a job; waits for it up to "
-            "wait_seconds. Also saves a finished video that could not be saved before.",
+            "wait_seconds. A finished video that could not be saved is saved then.",
             _READS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
@@ -288,17 +305,13 @@ TOOLS: Final[dict[str, Tool]] = {
                         "type": "integer",
                         "minimum": 1,
                         "maximum": _MOST,
-                        "description": f"Jobs at most: 1 to {_MOST} (default {_PAGE}); long pages end earlier.",
+                        "description": f"1 to {_MOST} jobs (default {_PAGE}); long pages end earlier.",
                     },
                     "cursor": {"type": "string", "description": "next_cursor of the page before."},
                 }
             ),
             _list_jobs,
-            {
-                "type": "object",
-                "properties": {"jobs": {"type": "array", "items": {"type": "object"}}},
-                "required": ["jobs"],
-            },
+            _output("jobs", "next_cursor"),
         ),
         Tool(
             "cancel_job",
@@ -326,7 +339,7 @@ TOOLS: Final[dict[str, Tool]] = {
                     },
                     "request_id": {
                         "type": "string",
-                        "description": "With charged: fal.ai's request id, if shown; the video is then fetched.",
+                        "description": "With charged: fal.ai's request id, if shown, to fetch the video.",
                     },
                 },
                 ["job_id", "outcome"],
