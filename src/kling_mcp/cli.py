@@ -21,6 +21,8 @@ __all__ = ["run"]
 def run(arguments: Sequence[str]) -> int:
     """Run the command that *arguments* name, or the server; the exit code is the answer."""
     options = _parser().parse_args(arguments)
+    if options.command is not None:
+        _speak_utf8()
     try:
         match options.command:
             case "demo":
@@ -30,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
             case "doctor":
                 from kling_mcp.doctor import doctor
 
-                return doctor(Settings.from_environment())
+                return doctor()
             case "jobs":
                 from kling_mcp.tables import jobs
 
@@ -47,6 +49,14 @@ def run(arguments: Sequence[str]) -> int:
     except KlingError as error:
         print(f"kling-mcp: {error}", file=sys.stderr)
         return 1
+
+
+def _speak_utf8() -> None:
+    """Windows pipes default to a code page without the marks and bars that the commands print."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8")
 
 
 def _serve(settings: Settings) -> int:
@@ -81,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a whole job against the built-in simulator: no key, no money")
     demo.add_argument("--image", metavar="FILE", help="a picture to start from (default: a bundled one)")
     demo.add_argument("--model", metavar="M", help="a Kling model (default: the server's)")
-    demo.add_argument("--shots", metavar="N", type=int, default=3, help="how many shots, 1 to 6 (default: 3)")
+    demo.add_argument("--shots", metavar="N", type=int, help="how many shots, 1 to 6 (default: 3, if the model can)")
     commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
     commands.add_parser("jobs", help="the ledger as a table")
     catalog = commands.add_parser("catalog", help="the bundled schemas and prices")
