@@ -69,6 +69,21 @@ async def test_bytes_go_up_with_the_token_and_never_with_the_key() -> None:
         assert json.loads(again.headers[name]) == {"expiration_duration_seconds": 604800}
 
 
+async def test_the_key_stays_away_from_an_upload_address_below_a_configured_one() -> None:
+    async with RawServer() as server, client(server.url) as http:
+        below = f"{server.url}/rest/cdn"
+        server.plan = [
+            answer(200, token(server, base_url=below)),
+            answer(404, b""),
+            answer(200, {"upload_url": f"{below}/put", "file_url": f"{below}/file"}),
+            answer(200),
+        ]
+        await storage(http, server).upload(PNG, "image/png", "frame.png")
+
+        keys = [request.headers.get("authorization") for request in server.received]
+    assert keys == [f"Key {CANARY_KEY}", "Bearer upload-token", f"Key {CANARY_KEY}", None]
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

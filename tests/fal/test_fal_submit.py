@@ -88,6 +88,19 @@ async def test_each_kind_of_answer_has_one_outcome_and_is_sent_no_more_often_tha
         assert CANARY_KEY not in repr(outcome)
 
 
+async def test_a_body_is_read_neither_compressed_nor_without_end_however_much_time_there_is() -> None:
+    encoded = answer(200, ACCEPTED, {"Content-Encoding": "gzip"})
+    without_end = endless(OK + b"\r\n", b" " * 65536)
+    async with RawServer(plan=[encoded, without_end]) as server, client(server.url) as http:
+        with anyio.fail_after(10):
+            outcomes = [await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1") for _ in range(2)]
+
+    assert outcomes == [
+        Unknown("the answer is compressed although that was declined"),
+        Unknown("the answer is larger than 1048576 bytes"),
+    ]
+
+
 async def test_an_accepted_request_has_a_receipt_with_addresses_below_the_configured_queue() -> None:
     async with RawServer() as server, client(server.url) as http:
         base = f"{server.url}/queue/fal-ai/kling-video/requests/{REQUEST_ID}"
