@@ -10,7 +10,7 @@ processes.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Accepted, Event, Job
     from kling_mcp.jobs.ledger import Found, Ledger
-    from kling_mcp.jobs.owners import LockedOwner
+    from kling_mcp.jobs.owners import Owners
     from kling_mcp.jobs.spool import Spool
     from kling_mcp.jobs.world import World
 
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_LISTENER_SECONDS: Final = 1.0
+"""How long a listener may take: what happens to money does not wait for a client that does not read."""
+
 
 class Desk:
     """
@@ -40,16 +43,24 @@ class Desk:
 
     Args:
         open_ledger: Opens the engine; called once, in the worker thread.
+        take_name: Names this process among the owners of jobs, and reserves its spool.
     """
 
-    def __init__(self, folder: Path, world: World, open_ledger: Callable[[], Ledger]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        world: World,
+        open_ledger: Callable[[], Ledger],
+        take_name: Callable[[Path], tuple[Owners, Spool]] | None = None,
+    ) -> None:
         self.world = world
         self.folder = folder
         self._open_ledger = open_ledger
+        self._take_name = take_name or _locked_name
         self._opening = anyio.Lock()
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._ledger: Ledger | None = None
-        self._owner: LockedOwner | None = None
+        self._owner: Owners | None = None
         self._spool: Spool | None = None
         self._news: dict[str, anyio.Event] = {}
         self._listeners: list[Callable[[Job], Awaitable[None]]] = []
@@ -64,7 +75,7 @@ class Desk:
         ledger = self._ledger or await self._opened()
         return await anyio.to_thread.run_sync(question, ledger, limiter=self._one_at_a_time)
 
-    async def owner(self) -> LockedOwner:
+    async def owner(self) -> Owners:
         """
         This process among the owners of jobs; named when it first takes one on.
 
@@ -73,7 +84,14 @@ class Desk:
         """
         async with self._opening:
             if self._owner is None:
-                self._owner, self._spool = await anyio.to_thread.run_sync(self._take_name)
+                try:
+                    self._owner, self._spool = await anyio.to_thread.run_sync(self._take_name, self.folder / "owners")
+                except OSError as error:
+                    raise LedgerUnavailable(
+                        f"The folder {self.folder} has no room for, or does not allow, the files that keep a job safe "
+                        f"({error.strerror}).",
+                        "Free some disk space or set KLING_MCP_DATA_DIR to a folder that can be written.",
+                    ) from error
             return self._owner
 
     async def apply(self, job_id: str, event: Event) -> Found:
@@ -90,27 +108,33 @@ class Desk:
         Returns the job, or None where only the spool could take it.
         """
         try:
-            return (await self.apply(job_id, accepted)).job
-        except LedgerUnavailable as trouble:
+            found = await self.apply(job_id, accepted)
+        except Exception:
+            # Whatever went wrong: this id is all there is to find a paid video by.
             log.exception("accepted request could not be recorded in the ledger", extra={"job_id": job_id})
-            try:
-                spool = self._spool
-                if spool is None:
-                    raise OSError("no spool")
-                await anyio.to_thread.run_sync(spool.keep, job_id, accepted)
-            except OSError:
-                log.critical(
-                    "PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id, "why": trouble.what}
-                )
-            return None
+        else:
+            if not found.changed and found.job.request_id != accepted.request_id:
+                log.critical("PAID-UNPLACED", extra={"job_id": job_id, "request_id": accepted.request_id})
+            return found.job
+        try:
+            if self._spool is None:
+                raise OSError("no spool")
+            await anyio.to_thread.run_sync(self._spool.keep, job_id, accepted)
+        except OSError:
+            log.critical("PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id})
+        return None
 
     async def tell(self, job: Job) -> None:
-        """Wake everybody who waits for news of *job*."""
+        """Wake everybody who waits for news of *job*; no listener can stop or hold up what is done for the job."""
         event = self._news.pop(job.job_id, None)
         if event is not None:
             event.set()
         for listener in self._listeners:
-            await listener(job)
+            try:
+                with anyio.move_on_after(_LISTENER_SECONDS):
+                    await listener(job)
+            except Exception:
+                log.exception("news of a job could not be told", extra={"job_id": job.job_id})
 
     def listen(self, listener: Callable[[Job], Awaitable[None]]) -> None:
         """Call *listener* with every job that changes in this process."""
@@ -148,19 +172,17 @@ class Desk:
                 self._ledger = await anyio.to_thread.run_sync(self._open_ledger, limiter=self._one_at_a_time)
             return self._ledger
 
-    def _take_name(self) -> tuple[LockedOwner, Spool]:
-        import uuid
 
-        from kling_mcp.jobs.owners import LockedOwner
-        from kling_mcp.jobs.spool import Spool
+def _locked_name(folder: Path) -> tuple[Owners, Spool]:
+    import uuid
 
-        folder, name = self.folder / "owners", uuid.uuid4().hex
-        try:
-            # The spool is named like its owner: it is read once that owner is gone.
-            return LockedOwner(folder, name), Spool(folder, name)
-        except OSError as error:
-            raise LedgerUnavailable(
-                f"The folder {self.folder} has no room for, or does not allow, the files that keep a job safe "
-                f"({error.strerror}).",
-                "Free some disk space or set KLING_MCP_DATA_DIR to a folder that can be written.",
-            ) from error
+    from kling_mcp.jobs.owners import LockedOwner
+    from kling_mcp.jobs.spool import Spool
+
+    owner = LockedOwner(folder, uuid.uuid4().hex)
+    try:
+        # The spool is named like its owner: it is read once that owner is gone.
+        return owner, Spool(folder, owner.mine)
+    except OSError:
+        owner.close()
+        raise

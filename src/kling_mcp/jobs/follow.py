@@ -13,26 +13,28 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from kling_mcp.errors import FalRejected, KlingError
-from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt
+from kling_mcp.errors import KlingError
+from kling_mcp.fal.failures import RequestNotFound
+from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, video_of_body
 from kling_mcp.fal.queue import Failed as FalFailed
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed
 from kling_mcp.jobs.job import Finished as JobFinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from anyio.abc import TaskGroup
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.failures import Failure
+    from kling_mcp.fal.platform import PastRequest
     from kling_mcp.fal.queue import QueueStatus
     from kling_mcp.jobs.desk import Desk
     from kling_mcp.jobs.save import Saver
     from kling_mcp.settings import Settings
 
-__all__ = ["Follower", "receipt_of"]
+__all__ = ["CANCELLED_IN_QUEUE", "Follower", "Watch", "receipt_of"]
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,17 @@ _SLOWEST_POLL_SECONDS: Final = 15.0
 _TROUBLED_POLL_SECONDS: Final = 60.0
 _GROWTH: Final = 1.25
 _POLLS_AT_ONCE: Final = 32
-_RESULT_PATIENCE_MS: Final = 3_600_000
+_RESULT_PATIENCE_SECONDS: Final = 3_600.0
 """How long the result of a finished job is asked for: fal keeps it for at least an hour."""
-_MISSING_PATIENCE_MS: Final = 600_000
+_MISSING_PATIENCE_SECONDS: Final = 600.0
 """How long fal may say that it does not know a request that it accepted."""
+_ASK_HISTORY_SECONDS: Final = 600.0
+_GIVE_UP_SECONDS: Final = 86_400.0
+"""For how long the history may not list a request whose result is gone: it has lagged by most of a day."""
+_HISTORY_MARGIN_MS: Final = 2 * 86_400_000
+"""The history is asked by fal's clock, which may not be ours."""
+
+CANCELLED_IN_QUEUE: Final = Fault("cancelled", "It was taken out of fal.ai's queue before it ran.", "no")
 
 
 class Follower:
@@ -73,7 +82,12 @@ class Follower:
 
     async def _run(self, job: Job) -> None:
         try:
-            job = await self._until_ended(job)
+            watch = Watch(self._settings.poll_seconds)
+            while job.state in {"queued", "running"}:
+                job = await self.look(job, watch)
+                if job.state in {"queued", "running"}:
+                    await self._desk.world.sleep(watch.pause() * (0.9 + 0.2 * self._desk.world.chance()))
+                    job = await self._desk.ask(lambda ledger, job_id=job.job_id: ledger.get(job_id))
             self._desk.world.passed("end recorded")
             if job.state == "completed":
                 await self._saver.save(job)
@@ -83,34 +97,38 @@ class Follower:
         finally:
             self._followed.discard(job.job_id)
 
-    async def _until_ended(self, job: Job) -> Job:
-        pause_seconds = self._settings.poll_seconds
-        missing_since_ms: int | None = None
-        finished_since_ms: int | None = None
-        while job.state in {"queued", "running"}:
-            try:
-                async with self._polls:
-                    status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
-                    self._desk.world.passed("polled")
-                    missing_since_ms = None
-                    if isinstance(status, Completed):
-                        finished_since_ms = finished_since_ms or self._desk.world.now_ms()
-                        job = await self._collect(job, status, finished_since_ms)
-                    else:
-                        job = await self._progress(job, status)
-                        pause_seconds = min(pause_seconds * _GROWTH, _SLOWEST_POLL_SECONDS)
-            except FalRejected as refusal:
-                missing_since_ms = missing_since_ms or self._desk.world.now_ms()
-                pause_seconds = min(pause_seconds * 2, _TROUBLED_POLL_SECONDS)
-                if self._desk.world.now_ms() - missing_since_ms > _MISSING_PATIENCE_MS:
-                    job = await self._give_up(job, f"fal.ai no longer answers for this request ({refusal.what})")
-            except KlingError as trouble:
-                pause_seconds = min(pause_seconds * 2, _TROUBLED_POLL_SECONDS)
-                log.warning("polling a job failed", extra={"job_id": job.job_id, "why": trouble.what})
-            if job.state in {"queued", "running"}:
-                await self._desk.world.sleep(pause_seconds * (0.9 + 0.2 * self._desk.world.chance()))
-                job = await self._desk.ask(lambda ledger, job_id=job.job_id: ledger.get(job_id))
-        return job
+    async def look(self, job: Job, watch: Watch) -> Job:
+        """Ask fal once how *job* is, and record what it says; trouble is only remembered on *watch*."""
+        try:
+            async with self._polls:
+                if job.cancel_requested and not watch.cancel_asked:
+                    job = await self._cancel(job, watch)
+                return await self._poll(job, watch) if job.open else job
+        except KlingError as trouble:
+            watch.slow_down()
+            log.warning("polling a job failed", extra={"job_id": job.job_id, "why": trouble.what})
+            return job
+
+    async def _cancel(self, job: Job, watch: Watch) -> Job:
+        """Pass the user's wish on: it may have come before fal had given an id to cancel."""
+        outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
+        watch.cancel_asked = True
+        if outcome != "removed":
+            return job
+        return (await self._desk.apply(job.job_id, CancelledAtFal(CANCELLED_IN_QUEUE))).job
+
+    async def _poll(self, job: Job, watch: Watch) -> Job:
+        try:
+            status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
+        except RequestNotFound as refusal:
+            if watch.still("fal does not know the request") < _MISSING_PATIENCE_SECONDS:
+                raise
+            return await self._give_up(job, watch, f"fal.ai no longer answers for this request ({refusal.what})")
+        self._desk.world.passed("polled")
+        if isinstance(status, Completed):
+            return await self._collect(job, status, watch)
+        watch.grow()
+        return await self._progress(job, status)
 
     async def _progress(self, job: Job, status: QueueStatus) -> Job:
         note = status.logs[-1].message if status.logs else job.progress_note
@@ -123,29 +141,38 @@ class Follower:
             return job
         return (await self._desk.apply(job.job_id, event)).job
 
-    async def _collect(self, job: Job, status: Completed, finished_since_ms: int) -> Job:
+    async def _collect(self, job: Job, status: Completed, watch: Watch) -> Job:
         try:
             outcome = await self._fal().queue.result(job.intent.endpoint_id, receipt_of(job))
         except KlingError as trouble:
             # A 504 here says nothing about the job: half of one user's finished clips were lost to that.
-            if self._desk.world.now_ms() - finished_since_ms > _RESULT_PATIENCE_MS:
-                return await self._give_up(job, f"the result could not be fetched for an hour ({trouble.what})")
-            raise
+            gone = isinstance(trouble, RequestNotFound)
+            if watch.still("the result cannot be had") < _RESULT_PATIENCE_SECONDS and not gone:
+                raise
+            return await self._give_up(job, watch, f"the result could not be fetched ({trouble.what})")
         self._desk.world.passed("result fetched")
         match outcome:
             case Finished(body=body, billable_units=units):
                 cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
                 event = JobFinished(body, None if cost is None else micro_dollars(cost))
             case FalFailed(failure=failure):
-                event = _ended(job, status.failure or failure)
+                event = _ended(status.failure or failure)
             case NotReady():
                 return job
         return (await self._desk.apply(job.job_id, event)).job
 
-    async def _give_up(self, job: Job, why: str) -> Job:
-        body = await self._from_history(job)
-        if body is not None:
-            return (await self._desk.apply(job.job_id, JobFinished(body))).job
+    async def _give_up(self, job: Job, watch: Watch, why: str) -> Job:
+        """Take the result from the history, and believe that there is none only after a day of asking."""
+        watch.slow_down()
+        if watch.still("nobody has the result") < watch.ask_history_after:
+            return job
+        past = await self._past(job)
+        watch.ask_history_after += _ASK_HISTORY_SECONDS
+        if past is not None and past.output is not None and video_of_body(past.output) is not None:
+            return (await self._desk.apply(job.job_id, JobFinished(past.output))).job
+        failed = past is not None and past.status_code is not None and past.status_code >= 400
+        if not failed and watch.ask_history_after < _GIVE_UP_SECONDS:
+            return job
         fault = Fault(
             "fal_unreachable",
             f"The video of this job cannot be had here: {why}. The user can look for request {job.request_id} at "
@@ -154,16 +181,47 @@ class Follower:
         )
         return (await self._desk.apply(job.job_id, Failed(fault))).job
 
-    async def _from_history(self, job: Job) -> Mapping[str, object] | None:
-        try:
-            async for request in self._fal().platform.history(
-                job.intent.endpoint_id, start_ms=(job.sent_ms or job.created_ms) - 600_000, end_ms=None
-            ):
-                if request.request_id == job.request_id:
-                    return request.output
-        except KlingError:
-            return None
+    async def _past(self, job: Job) -> PastRequest | None:
+        start_ms = (job.sent_ms or job.created_ms) - _HISTORY_MARGIN_MS
+        async for request in self._fal().platform.history(job.intent.endpoint_id, start_ms=start_ms, end_ms=None):
+            if request.request_id == job.request_id:
+                return request
         return None
+
+
+class Watch:
+    """
+    What is remembered between two looks at a job.
+
+    Patience is measured in the pauses that were made, so that no clock that
+    jumps ends it.
+    """
+
+    def __init__(self, pause_seconds: float) -> None:
+        self.cancel_asked = False
+        self.ask_history_after = 0.0
+        self._pause_seconds = pause_seconds
+        self._lasted: dict[str, float] = {}
+        self._seen: set[str] = set()
+
+    def still(self, trouble: str) -> float:
+        """For how many seconds *trouble* has been seen at every look."""
+        self._seen.add(trouble)
+        return self._lasted.setdefault(trouble, 0.0)
+
+    def grow(self) -> None:
+        """Ask a little less often."""
+        self._pause_seconds = min(self._pause_seconds * _GROWTH, _SLOWEST_POLL_SECONDS)
+
+    def slow_down(self) -> None:
+        """Ask much less often."""
+        self._pause_seconds = min(self._pause_seconds * 2, _TROUBLED_POLL_SECONDS)
+
+    def pause(self) -> float:
+        """How many seconds the pause after this look lasts."""
+        self._lasted = {trouble: self._lasted[trouble] + self._pause_seconds for trouble in self._seen}
+        self._seen = set()
+        return self._pause_seconds
 
 
 def receipt_of(job: Job) -> Receipt:
@@ -177,7 +235,7 @@ def receipt_of(job: Job) -> Receipt:
     )
 
 
-def _ended(job: Job, failure: Failure) -> CancelledAtFal | Failed:
+def _ended(failure: Failure) -> CancelledAtFal | Failed:
     fault = Fault(
         failure.code,
         f"{failure.sentence} {failure.next_step}",
@@ -185,6 +243,6 @@ def _ended(job: Job, failure: Failure) -> CancelledAtFal | Failed:
         failure.field,
         failure.upstream_detail,
     )
-    if job.cancel_requested and failure.type == "client_cancelled":
+    if failure.type == "client_cancelled":
         return CancelledAtFal(fault)
     return Failed(fault)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kling_mcp.jobs.job import Event, Intent, Job, State
 
-__all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Ledger", "Limits", "Reservation", "Upload"]
+__all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Known", "Ledger", "Limits", "Reservation", "Upload"]
 
 DEDUPE_WINDOW_MS = 15 * 60 * 1000
 """For how long after its end a job still answers for the same call."""
@@ -43,6 +43,20 @@ class Found:
 
     job: Job
     changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    A request id that a job got as the answer to its own submit, and the job's times.
+
+    Args:
+        created_ms: When the job was reserved; nothing was sent before.
+        sent_ms: When it was about to be sent.
+    """
+
+    created_ms: int
+    sent_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class Ledger(Protocol):
         """
         Record *intent* and hold its ceiling, or find the job that already answers for it.
 
+        A nonce finds the job that it was first used for, whatever became of it.
+
         Raises:
             OverBudget: The ceiling is over a limit; nothing was recorded.
         """
@@ -92,7 +108,7 @@ class Ledger(Protocol):
         """
         Move a job by *event*, if its state allows; a late or repeated event changes nothing.
 
-        An acceptance that cannot be placed is kept as an orphan, never dropped.
+        An acceptance that cannot be placed is kept as an orphan, never dropped, and the job warns of it.
 
         Raises:
             UnknownJob: No such job.
@@ -107,8 +123,10 @@ class Ledger(Protocol):
         """Note that the user wants the job cancelled."""
         ...
 
-    def mark_saved(self, job_id: str, path: str | None, trouble: str | None, now_ms: int) -> Job:
-        """Note where the video was saved, or why it was not."""
+    def mark_saved(
+        self, job_id: str, path: str | None, trouble: str | None, now_ms: int, *, again: bool = False
+    ) -> Job:
+        """Note where the video was saved, or why it was not; with *again* the job stays among the unfinished."""
         ...
 
     def warn(self, job_id: str, warning: str, now_ms: int) -> Job:
@@ -132,8 +150,12 @@ class Ledger(Protocol):
         """Jobs that are open, and finished ones whose video is still to be saved."""
         ...
 
-    def request_ids(self, endpoint_id: str) -> frozenset[str]:
-        """Every request id of an endpoint that the ledger knows, orphans included."""
+    def requests(self, endpoint_id: str) -> Mapping[str, Known | None]:
+        """
+        Every request id of an endpoint that the ledger knows, orphans included.
+
+        None stands for an id that did not come as the answer to a submit: it was found again, or is an orphan.
+        """
         ...
 
     def spend(self, now_ms: int, days: int = 30) -> Sequence[DaySpend]:

@@ -32,6 +32,10 @@ class Owners(Protocol):
         """Whether the process of that name still runs."""
         ...
 
+    def close(self) -> None:
+        """Give the name up."""
+        ...
+
 
 class LockedOwner:
     """
@@ -61,8 +65,11 @@ class LockedOwner:
         path = self._folder / Path(owner).name
         try:
             descriptor = os.open(path, os.O_RDWR)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            # It cannot be looked at: out of descriptors, say. A living owner must not be taken for dead.
+            return True
         try:
             gone = _lock(descriptor, blocking=False)
         finally:

@@ -9,8 +9,8 @@ Making the ledger true again: after a crash, after a lost answer, every minute.
 | completed, not saved | paid | downloaded by this process |
 
 An unknown request is looked for in fal's history. History lags, so absence
-counts only once a later request of ours is listed as ended and the request
-could not be waiting any more. Nothing is ever sent again.
+counts only once later requests of ours are listed as ended and the request
+could not be waiting or running any more. Nothing is ever sent again.
 """
 
 from __future__ import annotations
@@ -18,43 +18,62 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from kling_mcp.errors import KlingError
+from kling_mcp.errors import KlingError, UnknownJob
+from kling_mcp.fal.queue import START_TIMEOUT_SECONDS
 from kling_mcp.jobs.job import Accepted, Fault, LostTrack, NotSent, ProvenAbsent
 from kling_mcp.jobs.spool import Spooled, spooled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.platform import PastRequest
     from kling_mcp.jobs.desk import Desk
     from kling_mcp.jobs.follow import Follower
     from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.ledger import Known
 
-__all__ = ["EVERY_SECONDS", "LOOK_AFTER_MS", "START_TIMEOUT_SECONDS", "Reconciler", "Verdict", "judge"]
+__all__ = ["EVERY_SECONDS", "LOOK_AFTER_MS", "OVER_AFTER_MS", "Reconciler", "Verdict", "judge"]
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS: Final = 60.0
 
-START_TIMEOUT_SECONDS: Final = 3600
-"""fal drops a request that has not started by then; it bounds how long a lost one can still turn up."""
+OVER_AFTER_MS: Final = 1000 * (START_TIMEOUT_SECONDS + 2 * 3600)
+"""After this long a request has ended: fal drops one that has not started in time, and no video takes two hours."""
 
+_DAY_MS: Final = 86_400_000
 LOOK_AFTER_MS: Final = tuple(1000 * seconds for seconds in (0, 30, 120, 600, 3_600, 21_600, 86_400))
+"""Ages at which an unknown request is looked for; from then on once a day."""
 
 _NEAR_MS: Final = 600_000
 """How far fal's idea of when a request was sent may be from ours."""
 
 
 class Reconciler:
-    """Brings the ledger back to the truth; see the table above."""
+    """
+    Brings the ledger back to the truth; see the table above.
 
-    def __init__(self, desk: Desk, fal: Callable[[], Fal], follower: Follower, *, can_ask: bool) -> None:
+    Args:
+        under_way: Whether this process is still bringing a job to fal.
+        can_ask: Whether there is a key to read the history with.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        fal: Callable[[], Fal],
+        follower: Follower,
+        *,
+        under_way: Callable[[str], bool],
+        can_ask: bool,
+    ) -> None:
         self._desk = desk
         self._fal = fal
         self._follower = follower
+        self._under_way = under_way
         self._can_ask = can_ask
         self._looks: dict[str, int] = {}
 
@@ -83,7 +102,9 @@ class Reconciler:
         await self._read_spools()
         for job in unfinished:
             if job.owner == owner.mine:
-                self._go_on(job)
+                # Not under way any more: what should have moved it on could not be written at the time.
+                if not self._under_way(job.job_id):
+                    await self._take_over(job)
             elif not owner.alive(job.owner):
                 await self._adopt(job, owner.mine)
         await self._look_for_unknown(owner.mine)
@@ -95,11 +116,17 @@ class Reconciler:
                 await self._bring_in(left, mine=left.owner == owner.mine)
 
     async def _bring_in(self, left: Spooled, *, mine: bool) -> None:
+        placed = True
         for job_id, accepted in left.entries:
-            found = await self._desk.apply(job_id, accepted)
-            if found.changed:
-                self._follower.follow(found.job)
-        if not mine:
+            try:
+                found = await self._desk.apply(job_id, accepted)
+            except UnknownJob:
+                # Another ledger than it was written beside: the file stays for when that one is back.
+                placed = False
+                log.critical("PAID-UNPLACED", extra={"job_id": job_id, "request_id": accepted.request_id})
+            else:
+                self._go_on(found.job)
+        if placed and not mine:
             left.path.unlink(missing_ok=True)
 
     async def _adopt(self, job: Job, mine: str) -> None:
@@ -125,21 +152,20 @@ class Reconciler:
         """Ask fal's history for requests of which nobody knows, less and less often."""
         if not self._can_ask:
             return
-        jobs = await self._desk.ask(lambda ledger: ledger.page(state="unknown", limit=1000))
-        due = [job for job in jobs if job.owner == mine and self._due(job)]
-        for endpoint_id in {job.intent.endpoint_id for job in due}:
+        jobs = [job for job in await self._desk.ask(lambda ledger: ledger.unfinished()) if job.state == "unknown"]
+        due = [job for job in jobs if job.owner == mine and self._looks.get(job.job_id, 0) < self._looks_by_now(job)]
+        for endpoint_id in sorted({job.intent.endpoint_id for job in due}):
             try:
                 await self.look(endpoint_id)
             except KlingError as trouble:
                 log.warning("fal's history could not be read", extra={"endpoint": endpoint_id, "why": trouble.what})
+            else:
+                # Only a look that saw something counts; another is made in a minute.
+                self._looks |= {job.job_id: self._looks_by_now(job) for job in due}
 
-    def _due(self, job: Job) -> bool:
+    def _looks_by_now(self, job: Job) -> int:
         age_ms = self._desk.world.now_ms() - (job.sent_ms or job.created_ms)
-        looks = sum(1 for after_ms in LOOK_AFTER_MS if age_ms >= after_ms)
-        if looks <= self._looks.get(job.job_id, 0):
-            return False
-        self._looks[job.job_id] = looks
-        return True
+        return sum(1 for after_ms in LOOK_AFTER_MS if age_ms >= after_ms) + max(0, age_ms // _DAY_MS)
 
     async def look(self, endpoint_id: str) -> None:
         """
@@ -148,26 +174,35 @@ class Reconciler:
         Raises:
             KlingError: The history could not be read.
         """
-        jobs = [
-            job
-            for job in await self._desk.ask(lambda ledger: ledger.page(limit=1000))
-            if job.intent.endpoint_id == endpoint_id
-        ]
-        waiting = [job for job in jobs if job.state in {"unknown", "submitting"}]
+        waiting = await self._waiting(endpoint_id)
         if not any(job.state == "unknown" for job in waiting):
             return
-        start_ms = min(job.sent_ms or job.created_ms for job in waiting) - _NEAR_MS
+        start_ms = min(job.sent_ms or job.created_ms for job in waiting) - 2 * _DAY_MS
         history = [
             request async for request in self._fal().platform.history(endpoint_id, start_ms=start_ms, end_ms=None)
         ]
-        known = await self._desk.ask(lambda ledger: ledger.request_ids(endpoint_id))
-        for verdict in judge(jobs, history, known, self._desk.world.now_ms()):
+        # Read after the history: whatever is in there was being sent by now, or has its id recorded.
+        waiting = await self._waiting(endpoint_id)
+        known = await self._desk.ask(lambda ledger: ledger.requests(endpoint_id))
+        for verdict in self._judge(waiting, history, known):
             event = (
                 ProvenAbsent(_PROVEN_ABSENT) if verdict.request_id is None else Accepted(request_id=verdict.request_id)
             )
             found = await self._desk.apply(verdict.job_id, event)
             if found.changed and verdict.request_id is not None:
                 self._follower.follow(found.job)
+
+    def _judge(
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+    ) -> Sequence[Verdict]:
+        return judge(waiting, history, known)
+
+    async def _waiting(self, endpoint_id: str) -> Sequence[Job]:
+        return [
+            job
+            for job in await self._desk.ask(lambda ledger: ledger.unfinished())
+            if job.intent.endpoint_id == endpoint_id and job.state in {"unknown", "submitting"}
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,43 +213,86 @@ class Verdict:
     request_id: str | None
 
 
-def judge(jobs: Sequence[Job], history: Sequence[PastRequest], known: frozenset[str], now_ms: int) -> Sequence[Verdict]:
+def judge(
+    waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+) -> Sequence[Verdict]:
     """
-    What *history* proves about the unknown ones among *jobs* (all of one endpoint); pure.
+    What *history* proves about the unknown ones among *waiting* (jobs of one endpoint); pure.
 
     Requests with the same payload can stand for each other, so any of them may
     be given to any of the jobs. While a twin is still being sent nothing is
-    decided, because the request in the history may be the twin's.
+    decided, because the request in the history may be the twin's; nor is it
+    where there are more such requests than jobs, because one is then somebody
+    else's.
+
+    Args:
+        waiting: The jobs of the endpoint that are unknown or being sent.
+        known: Every request id in the ledger, with the times of those that were answered.
     """
-    verdicts: list[Verdict] = []
+    skew_ms = _skew_ms(history, known)
+    strangers = [request for request in history if request.request_id not in known]
+    return [
+        verdict
+        for twins in _twins(waiting)
+        if skew_ms is not None and all(job.state == "unknown" for job in twins)
+        for verdict in _verdicts(twins, strangers, history, known, skew_ms)
+    ]
+
+
+def _verdicts(
+    twins: Sequence[Job],
+    strangers: Sequence[PastRequest],
+    history: Sequence[PastRequest],
+    known: Mapping[str, Known | None],
+    skew_ms: int,
+) -> Iterator[Verdict]:
+    free = [request for request in strangers if any(_could_be(request, job, skew_ms) for job in twins)]
+    if len(free) > len(twins):
+        return
+    # Both in the order of time, with a window of the same length for each: the first that fits is the best choice.
+    free.sort(key=lambda request: request.sent_ms or 0)
+    unmatched: list[Job] = []
+    for job in twins:
+        match = next((request for request in free if _could_be(request, job, skew_ms)), None)
+        if match is None:
+            unmatched.append(job)
+        else:
+            free.remove(match)
+            strangers = [request for request in strangers if request is not match]
+            yield Verdict(job.job_id, match.request_id)
+    for job in unmatched:
+        if not any(_may_be_disguised(request, job) for request in strangers) and _over(job, history, known):
+            yield Verdict(job.job_id, None)
+
+
+def _twins(waiting: Sequence[Job]) -> Sequence[Sequence[Job]]:
+    """The jobs in groups of the same payload, each in the order of sending."""
     groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        if job.state in {"unknown", "submitting"}:
-            groups.setdefault(json.dumps(job.body, sort_keys=True), []).append(job)
-    for twins in groups.values():
-        if any(job.state == "submitting" for job in twins):
-            continue
-        free = [
-            request
-            for request in history
-            if request.request_id not in known and any(_could_be(request, job) for job in twins)
-        ]
-        for job in sorted(twins, key=lambda twin: twin.sent_ms or 0):
-            match = next((request for request in free if _could_be(request, job)), None)
-            if match is not None:
-                free.remove(match)
-                verdicts.append(Verdict(job.job_id, match.request_id))
-            elif _watermark(job, history, known, now_ms):
-                verdicts.append(Verdict(job.job_id, None))
-    return verdicts
+    for job in sorted(waiting, key=_sent_ms):
+        groups.setdefault(json.dumps(job.body, sort_keys=True), []).append(job)
+    return list(groups.values())
 
 
-def _could_be(request: PastRequest, job: Job) -> bool:
-    return _near(request, job) and request.input is not None and _contains(request.input, job.body or {})
+def _sent_ms(job: Job) -> int:
+    return job.sent_ms or job.created_ms
 
 
-def _near(request: PastRequest, job: Job) -> bool:
-    return request.sent_ms is None or abs(request.sent_ms - (job.sent_ms or job.created_ms)) <= _NEAR_MS
+def _skew_ms(history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> int | None:
+    """How far fal's clock is ahead of ours, by the requests that both know; None if that is not one number."""
+    apart_ms = [
+        request.sent_ms - ours.sent_ms
+        for request in history
+        if request.sent_ms is not None and (ours := known.get(request.request_id)) is not None
+    ]
+    if not apart_ms:
+        return 0
+    # A clock that was set in between makes every comparison of times a guess.
+    return (min(apart_ms) + max(apart_ms)) // 2 if max(apart_ms) - min(apart_ms) <= _NEAR_MS else None
+
+
+def _could_be(request: PastRequest, job: Job, skew_ms: int) -> bool:
+    near = request.sent_ms is None or abs(request.sent_ms - _sent_ms(job) - skew_ms) <= _NEAR_MS
+    return near and request.input is not None and _contains(request.input, job.body or {})
 
 
 def _contains(whole: Mapping[str, object], part: Mapping[str, object]) -> bool:
@@ -222,19 +300,45 @@ def _contains(whole: Mapping[str, object], part: Mapping[str, object]) -> bool:
     return all(name in whole and whole[name] == value for name, value in part.items())
 
 
-def _watermark(job: Job, history: Sequence[PastRequest], known: frozenset[str], now_ms: int) -> bool:
-    """Whether the history has got past the moment by which *job* would have ended, had fal had it."""
-    over_ms = (job.sent_ms or job.created_ms) + 1000 * (
-        START_TIMEOUT_SECONDS + 2 * (job.intent.expected_seconds or 600)
-    )
-    hidden = any(
-        request.input is None and request.request_id not in known and _near(request, job) for request in history
-    )
-    shown_up_to_ms = max(
-        (request.ended_ms for request in history if request.request_id in known and request.ended_ms is not None),
-        default=0,
-    )
-    return not hidden and min(now_ms, shown_up_to_ms) > over_ms
+def _may_be_disguised(request: PastRequest, job: Job) -> bool:
+    """
+    Whether *request* could be *job* after all, at whatever time and however fal has rewritten it.
+
+    A payload that fal does not show could be anything. One that it shows may have
+    other numbers and addresses than were sent, but not other words.
+    """
+    return request.input is None or set(_words(job.body)) <= set(_words(request.input))
+
+
+def _words(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        if any(letter.isalpha() for letter in value) and "://" not in value:
+            yield value
+    elif isinstance(value, dict):
+        for member in cast("Mapping[str, object]", value).values():
+            yield from _words(member)
+    elif isinstance(value, (list, tuple)):
+        for item in cast("Sequence[object]", value):
+            yield from _words(item)
+
+
+def _over(job: Job, history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> bool:
+    """
+    Whether the history has got past the moment by which *job* would have ended, had fal had it.
+
+    By fal's own clock throughout: a request of ours that was made after *job* was
+    lost tells how late fal can have got it, and another one that ended long
+    after that tells how far the history has come.
+    """
+    later_ms = [
+        request.sent_ms
+        for request in history
+        if request.sent_ms is not None
+        and (ours := known.get(request.request_id)) is not None
+        and ours.created_ms > job.updated_ms
+    ]
+    shown_ms = [request.ended_ms for request in history if request.ended_ms is not None and request.request_id in known]
+    return bool(later_ms and shown_ms) and max(shown_ms) > min(later_ms) + OVER_AFTER_MS
 
 
 _NEVER_LEFT: Final = Fault(

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _TRIES: Final = 6
 _AT_ONCE: Final = 4
 
+_PASSES: Final = frozenset({downloads.Reason.INTERRUPTED, downloads.Reason.DISK_FULL})
+"""Trouble that ends by itself: the video is paid for, so recovery tries again every minute."""
+
 
 class Saver:
     """Downloads finished videos into the output folder, a few at a time."""
@@ -45,6 +48,8 @@ class Saver:
         video = _video(job)
         if folder is None or video is None:
             return await self._noted(job, None, None if video else "fal.ai's result names no video.")
+        if job.saved_to is not None:
+            return job
         name = downloads.video_name(
             datetime.fromtimestamp(job.created_ms / 1000, UTC), job.intent.model, described(job), job.job_id
         )
@@ -56,9 +61,12 @@ class Saver:
                         self._fal().media, video.url, folder, name, expected_size=video.file_size
                     )
                 except downloads.DownloadError as error:
+                    if error.reason is downloads.Reason.BUSY:
+                        # Another process is at it and will note where; should it die, recovery comes here again.
+                        return job
                     if error.reason is not downloads.Reason.INTERRUPTED or attempt == _TRIES:
                         log.warning("a video was not saved", extra={"job_id": job.job_id, "why": str(error)})
-                        return await self._noted(job, None, str(error))
+                        return await self._noted(job, None, str(error), again=error.reason in _PASSES)
                     await self._desk.world.sleep(2**attempt * (0.5 + self._desk.world.chance()))
                 else:
                     self._desk.world.passed("saved")
@@ -66,9 +74,11 @@ class Saver:
                     return await self._noted(job, str(saved.path), None)
         return job
 
-    async def _noted(self, job: Job, path: str | None, trouble: str | None) -> Job:
+    async def _noted(self, job: Job, path: str | None, trouble: str | None, *, again: bool = False) -> Job:
+        if again and job.save_trouble == trouble:
+            return job
         now_ms = self._desk.world.now_ms()
-        job = await self._desk.ask(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms))
+        job = await self._desk.ask(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms, again=again))
         self._desk.world.passed("file recorded")
         await self._desk.tell(job)
         return job

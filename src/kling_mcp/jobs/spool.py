@@ -36,9 +36,12 @@ class Spool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / f"{owner}.spool"
         self._offset = 0
-        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-        os.write(self._descriptor, b"\n" * _BLOCKS)
-        os.fsync(self._descriptor)
+        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            self._write(0, b"\n" * _BLOCKS)
+        except OSError:
+            self.close()
+            raise
 
     def keep(self, job_id: str, accepted: Accepted) -> None:
         """
@@ -48,9 +51,7 @@ class Spool:
             OSError: The file cannot be written.
         """
         line = json.dumps({"job_id": job_id, "accepted": asdict(accepted)}).encode() + b"\n"
-        os.lseek(self._descriptor, self._offset, os.SEEK_SET)
-        os.write(self._descriptor, line)
-        os.fsync(self._descriptor)
+        self._write(self._offset, line)
         self._offset += len(line)
 
     def close(self) -> None:
@@ -58,6 +59,13 @@ class Spool:
         os.close(self._descriptor)
         if self._offset == 0:
             self._path.unlink(missing_ok=True)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        # A disk that is nearly full takes a part and reports no error.
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        os.fsync(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)

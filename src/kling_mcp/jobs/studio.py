@@ -84,13 +84,17 @@ class Studio:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Studio]:
         """Everything that must outlive a tool call, for as long as the server serves."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            try:
-                yield self
-            finally:
-                await self.close()
-                tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                try:
+                    yield self
+                finally:
+                    await self.close()
+                    tasks.cancel_scope.cancel()
+        finally:
+            # Only now: a task that was stopped may have had something to write down.
+            self.desk.close()
 
     async def recover(self) -> None:
         """Bring the ledger back to the truth, now and every minute, for as long as the studio is open."""
@@ -101,7 +105,7 @@ class Studio:
         self._group().start_soon(work, *arguments)
 
     async def close(self) -> None:
-        """Send nothing new, let what is on its way be answered, and close the ledger."""
+        """Send nothing new, and let what is on its way be answered."""
         if self._parts is not None:
             await self._parts.submitter.drain(_DRAIN_SECONDS)
         with anyio.CancelScope(shield=True):
@@ -213,7 +217,7 @@ class Studio:
             UnknownJob: No such job.
             FalUnreachable: fal.ai could not be asked.
         """
-        from kling_mcp.jobs.follow import receipt_of
+        from kling_mcp.jobs.follow import CANCELLED_IN_QUEUE, receipt_of
 
         job = await self.get(job_id)
         if job.state == "preparing":
@@ -226,13 +230,13 @@ class Studio:
         job = await self.desk.ask(lambda ledger: ledger.mark_cancel(job_id, self.world.now_ms()))
         if job.state in {"submitting", "unknown"}:
             return job, (
-                "fal.ai has not confirmed this request, so there is nothing to cancel yet. "
-                "It may still run and be billed."
+                "fal.ai has not confirmed this request yet. It is cancelled as soon as that is known, "
+                "and may still run and be billed."
             )
         outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
         match outcome:
             case "removed":
-                found = await self.desk.apply(job_id, CancelledAtFal(_CANCELLED_QUEUED))
+                found = await self.desk.apply(job_id, CancelledAtFal(CANCELLED_IN_QUEUE))
                 return found.job, "It was taken out of the queue before it ran. Nothing was charged."
             case "requested":
                 return job, "Cancelling was asked for, but it is already running: it may still finish and be billed."
@@ -315,12 +319,9 @@ class Studio:
             saver = Saver(self.desk, self.settings, self._fal)
             follower = Follower(self.desk, self.settings, self._fal, saver, self._group)
             can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
-            self._parts = _Parts(
-                saver,
-                follower,
-                Reconciler(self.desk, self._fal, follower, can_ask=can_ask),
-                Submitter(self.desk, self.settings, self._account(), self._fal, follower.follow),
-            )
+            submitter = Submitter(self.desk, self.settings, self._account(), self._fal, follower.follow)
+            reconciler = Reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=can_ask)
+            self._parts = _Parts(saver, follower, reconciler, submitter)
         return self._parts
 
     def _account(self) -> str:
@@ -353,7 +354,6 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.submit import Submitter
 
 _CANCELLED_BEFORE: Final = Fault("cancelled", "It was cancelled before anything was sent.", "no")
-_CANCELLED_QUEUED: Final = Fault("cancelled", "It was taken out of fal.ai's queue before it ran.", "no")
 _SAID_CHARGED: Final = Fault(
     "fal_rejected",
     "The user says that fal.ai charged it. The video, if there is one, is at https://fal.ai/dashboard/requests.",

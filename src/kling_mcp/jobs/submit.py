@@ -11,6 +11,7 @@ the POST and its record.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
-from kling_mcp.errors import InputRefused, KlingError, NoApiKey
+from kling_mcp.errors import InputRefused, KlingError, LedgerUnavailable, NoApiKey
 from kling_mcp.fal.queue import Accepted as FalAccepted
 from kling_mcp.fal.queue import NotSent as FalNotSent
 from kling_mcp.fal.queue import Rejected as FalRejected
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
     from kling_mcp.jobs.desk import Desk
+    from kling_mcp.jobs.ledger import Found
     from kling_mcp.media.pictures import Picture
     from kling_mcp.settings import Settings
 
@@ -77,7 +79,7 @@ class Draft:
         """What makes two calls the same call: account, endpoint, body with the pictures' contents, and take."""
         body = _filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
         whole = [account, self.plan.endpoint.endpoint_id, body, self.plan.take]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 class Take:
@@ -115,6 +117,7 @@ class Submitter:
         self._account = account
         self._fal = fal
         self._accepted = accepted
+        self._busy: set[str] = set()
         self._under_way = 0
         self._idle = anyio.Event()
         self._closing = False
@@ -137,6 +140,13 @@ class Submitter:
             raise NoApiKey
         owner = (await self._desk.owner()).mine
         intent = self._intent(take)
+        self._busy.add(intent.job_id)
+        try:
+            await self._bring(take, intent, owner)
+        finally:
+            self._busy.discard(intent.job_id)
+
+    async def _bring(self, take: Take, intent: Intent, owner: str) -> None:
         limits = Limits(micro_dollars(self._settings.max_job_usd), micro_dollars(self._settings.daily_budget_usd))
         reservation = await self._desk.ask(
             lambda ledger: ledger.reserve(intent, limits, owner, self._desk.world.now_ms())
@@ -153,10 +163,17 @@ class Submitter:
         except KlingError as error:
             await self._desk.apply(job.job_id, NotSent(_fault(error)))
             return
+        except Exception:
+            await self._desk.apply(job.job_id, NotSent(_BROKEN))
+            raise
         if self._closing:
             await self._desk.apply(job.job_id, NotSent(_STOPPED))
             return
         await self._send(job, body)
+
+    def under_way(self, job_id: str) -> bool:
+        """Whether this process is still bringing *job_id* to fal."""
+        return job_id in self._busy
 
     def _intent(self, take: Take) -> Intent:
         draft = take.draft
@@ -202,12 +219,31 @@ class Submitter:
         return url
 
     async def _send(self, job: Job, body: Mapping[str, object]) -> None:
-        self._desk.world.passed("before sending is recorded")
-        sending = await self._desk.apply(job.job_id, Sending(body))
-        self._desk.world.passed("sending recorded")
-        if not sending.changed:
-            return
         self._under_way += 1
+        try:
+            self._desk.world.passed("before sending is recorded")
+            sending = await self._recorded_as_sending(job, body)
+            self._desk.world.passed("sending recorded")
+            if sending.changed and self._closing:
+                await self._desk.apply(job.job_id, NotSent(_STOPPED))
+            elif sending.changed:
+                await self._post(job, body)
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+                self._idle = anyio.Event()
+
+    async def _recorded_as_sending(self, job: Job, body: Mapping[str, object]) -> Found:
+        try:
+            return await self._desk.apply(job.job_id, Sending(body))
+        except LedgerUnavailable as trouble:
+            # Nothing leaves without its record, so it is certain that nothing has left.
+            with contextlib.suppress(LedgerUnavailable):
+                await self._desk.apply(job.job_id, NotSent(_fault(trouble)))
+            raise
+
+    async def _post(self, job: Job, body: Mapping[str, object]) -> None:
         outcome: SubmitOutcome = FalUnknown("the program was interrupted while the request was on its way")
         try:
             outcome = await self._fal().queue.submit(job.intent.endpoint_id, body, job_id=job.job_id)
@@ -217,10 +253,6 @@ class Submitter:
                 self._desk.world.passed("answered")
                 await self._record(job, outcome)
                 self._desk.world.passed("answer recorded")
-            self._under_way -= 1
-            if self._under_way == 0:
-                self._idle.set()
-                self._idle = anyio.Event()
 
     async def _record(self, job: Job, outcome: SubmitOutcome) -> None:
         match outcome:
@@ -267,6 +299,11 @@ class Submitter:
 
 _STOPPED: Final = Fault(
     "internal", "The server was stopped before the request was sent. The same call starts the job again.", "no"
+)
+
+
+_BROKEN: Final = Fault(
+    "internal", "A picture could not be brought to fal.ai, so the request was not sent. The log says why.", "no"
 )
 
 

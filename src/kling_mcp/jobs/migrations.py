@@ -1,0 +1,97 @@
+"""
+The history of the ledger's schema on SQLite; it reads downwards and is only ever added to.
+
+A migration adds tables, columns with a default, or indexes: a server of an
+older version may run beside a newer one all day. One that an older server must
+not write to raises `min_writer` in `meta`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+__all__ = ["MIGRATIONS", "Migration", "migrate"]
+
+Migration: TypeAlias = "Callable[[sqlite3.Connection], None]"
+
+
+def _m001_jobs(db: sqlite3.Connection) -> None:
+    for statement in (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal TEXT NOT NULL) STRICT",
+        "CREATE TABLE budget (day TEXT PRIMARY KEY, held_u INTEGER NOT NULL, spent_u INTEGER NOT NULL) STRICT",
+        """CREATE TABLE job (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            fingerprint TEXT NOT NULL,
+            endpoint TEXT NOT NULL,
+            day TEXT NOT NULL,
+            ceiling_u INTEGER NOT NULL,
+            created_ms INTEGER NOT NULL,
+            updated_ms INTEGER NOT NULL,
+            owner TEXT NOT NULL,
+            state TEXT NOT NULL,
+            open INTEGER NOT NULL,
+            busy INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            request_id TEXT, status_url TEXT, response_url TEXT, cancel_url TEXT,
+            queue_position INTEGER, progress_note TEXT,
+            sent_ms INTEGER, accepted_ms INTEGER, started_ms INTEGER, ended_ms INTEGER,
+            cancel_requested INTEGER NOT NULL,
+            cost_u INTEGER, cost_source TEXT,
+            saved_to TEXT, save_trouble TEXT,
+            pad TEXT NOT NULL, seal TEXT NOT NULL
+        ) STRICT""",
+        # No index has a column that an acceptance sets: it must change one page in place.
+        "CREATE INDEX job_by_fingerprint ON job (fingerprint)",
+        "CREATE INDEX job_by_day ON job (day)",
+        "CREATE INDEX job_busy ON job (seq) WHERE busy = 1",
+        """CREATE TABLE paper (
+            seq INTEGER PRIMARY KEY,
+            intent TEXT NOT NULL, body TEXT, result TEXT, fault TEXT, warnings TEXT NOT NULL,
+            seal TEXT NOT NULL
+        ) STRICT""",
+        "CREATE TABLE answered (nonce TEXT PRIMARY KEY, job TEXT NOT NULL) STRICT",
+        """CREATE TABLE event (
+            seq INTEGER PRIMARY KEY, job TEXT NOT NULL, at_ms INTEGER NOT NULL,
+            old TEXT, new TEXT NOT NULL, why TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE orphan (
+            request_id TEXT PRIMARY KEY, job TEXT NOT NULL, endpoint TEXT NOT NULL, seen_ms INTEGER NOT NULL
+        ) STRICT""",
+        "CREATE TABLE upload (sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, expires_ms INTEGER NOT NULL) STRICT",
+    ):
+        db.execute(statement)
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_m001_jobs,)
+
+
+def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], backup: Path | None = None) -> None:
+    """
+    Bring *db* up to the last of *migrations*, all or nothing; one that is further on is left alone.
+
+    Args:
+        backup: Where a copy of a ledger is kept as it was before.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version >= len(migrations):
+        return
+    if version and backup is not None:
+        with contextlib.closing(sqlite3.connect(backup)) as copy:
+            db.backup(copy)
+    db.execute("BEGIN EXCLUSIVE")
+    try:
+        for number, step in enumerate(migrations[version:], version + 1):
+            step(db)
+            db.execute(f"PRAGMA user_version = {number}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

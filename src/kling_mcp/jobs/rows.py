@@ -1,0 +1,195 @@
+"""
+A job as rows of a table: which columns there are, and the seals that show damage.
+
+A job is two rows. The small one (`job`) has a fixed size and fits a page with
+room to spare, so that the moment that must never fail, fal's acceptance, is a
+change in place. The large texts (`paper`) are in a row of their own.
+
+Each row ends with a seal over all its values: a flipped bit that leaves the
+file well-formed, such as a digit of a price, is found when the row is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from kling_mcp.jobs.job import (
+    STATES,
+    Accepted,
+    CancelledAtFal,
+    Failed,
+    Fault,
+    Finished,
+    Intent,
+    Job,
+    LostTrack,
+    NotSent,
+    Progressed,
+    ProvenAbsent,
+    Sending,
+    SettledByUser,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kling_mcp.jobs.job import Event, Step
+
+__all__ = ["JOB", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "two_rows"]
+
+JOB: Final = (
+    "seq",
+    "id",
+    "fingerprint",
+    "endpoint",
+    "day",
+    "ceiling_u",
+    "created_ms",
+    "updated_ms",
+    "owner",
+    "state",
+    "open",
+    "busy",
+    "attempt",
+    "request_id",
+    "status_url",
+    "response_url",
+    "cancel_url",
+    "queue_position",
+    "progress_note",
+    "sent_ms",
+    "accepted_ms",
+    "started_ms",
+    "ended_ms",
+    "cancel_requested",
+    "cost_u",
+    "cost_source",
+    "saved_to",
+    "save_trouble",
+)
+"""The sealed columns of the small row; padding and seal come after them."""
+
+PAPER: Final = ("seq", "intent", "body", "result", "fault", "warnings")
+"""The sealed columns of the large row: JSON texts."""
+
+_AS_THEY_ARE: Final = frozenset(JOB) - {"id", "fingerprint", "endpoint", "ceiling_u", "open", "busy", "state"}
+
+
+class DamagedRowError(ValueError):
+    """A row is not what was written."""
+
+
+def seal_of(values: Sequence[object]) -> str:
+    """What a row's seal has to be."""
+    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()
+
+
+def text_of(value: object) -> str:
+    """A value as it stands in a paper."""
+    return json.dumps(value, sort_keys=True)
+
+
+def job_of(row: Sequence[Any], *, sealed: bool = True) -> Job:
+    """
+    The job in the columns `JOB`, seal, `PAPER`, seal.
+
+    Args:
+        sealed: Whether the seals are looked at; those of a newer program cannot be judged.
+
+    Raises:
+        DamagedRowError: It is not what was written.
+    """
+    small, seal, large, paper_seal = row[: len(JOB)], row[len(JOB)], row[len(JOB) + 1 : -1], row[-1]
+    if sealed and (seal != seal_of(small) or paper_seal != seal_of(large)):
+        raise DamagedRowError("a job's record does not match its seal")
+    values: dict[str, Any] = dict(zip(JOB, small, strict=True))
+    papers: dict[str, Any] = dict(zip(PAPER, large, strict=True))
+    if values["state"] not in STATES:
+        raise DamagedRowError("a job is in a state that does not exist")
+    try:
+        intent: dict[str, Any] = json.loads(papers["intent"])
+        intent["warnings"] = tuple(intent["warnings"])
+        fault = _read(papers["fault"])
+        return Job(
+            intent=Intent(**intent),
+            state=values["state"],
+            body=_read(papers["body"]),
+            result=_read(papers["result"]),
+            fault=None if fault is None else Fault(**fault),
+            warnings=tuple(json.loads(papers["warnings"])),
+            **{name: values[name] for name in _AS_THEY_ARE if name != "cancel_requested"},
+            cancel_requested=bool(values["cancel_requested"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedRowError("a job's record cannot be read") from error
+
+
+def two_rows(intent: Intent, day: str, owner: str, now_ms: int) -> tuple[dict[str, object], dict[str, object]]:
+    """The columns of a new job, but for its number and the seals."""
+    small: dict[str, object] = {
+        **dict.fromkeys(JOB[1:], None),
+        "id": intent.job_id,
+        "fingerprint": intent.fingerprint,
+        "endpoint": intent.endpoint_id,
+        "day": day,
+        "ceiling_u": intent.ceiling_u,
+        "created_ms": now_ms,
+        "updated_ms": now_ms,
+        "owner": owner,
+        "state": "preparing",
+        "open": 1,
+        "busy": 1,
+        "attempt": 0,
+        "cancel_requested": 0,
+    }
+    papers = {"intent": text_of(asdict(intent)), "warnings": text_of(intent.warnings)}
+    return small, {**dict.fromkeys(PAPER[1:], None), **papers}
+
+
+def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dict[str, object], dict[str, object]]:
+    """What *event* sets in the small row and in the large one."""
+    small: dict[str, object] = {"state": leads_to.state, "updated_ms": now_ms}
+    large: dict[str, object] = {}
+    match event:
+        case Sending(body=body):
+            small |= {"sent_ms": now_ms, "attempt": job.attempt + 1}
+            large["body"] = text_of(body)
+        case Accepted():
+            small |= {
+                "request_id": event.request_id,
+                "status_url": event.status_url,
+                "response_url": event.response_url,
+                "cancel_url": event.cancel_url,
+                "queue_position": event.queue_position,
+                "progress_note": None,
+                "accepted_ms": now_ms,
+            }
+        case LostTrack(reason=reason):
+            small["progress_note"] = reason
+        case Progressed(running=running, queue_position=position, note=note):
+            small |= {"queue_position": position, "progress_note": note}
+            if running and job.started_ms is None:
+                small["started_ms"] = now_ms
+        case Finished(result=result):
+            small["queue_position"] = None
+            large["result"] = text_of(result)
+        case (
+            NotSent(fault=fault)
+            | Failed(fault=fault)
+            | CancelledAtFal(fault=fault)
+            | ProvenAbsent(fault=fault)
+            | SettledByUser(fault=fault)
+        ):
+            small["queue_position"] = None
+            large["fault"] = text_of(asdict(fault))
+    if leads_to.settle_u is not None:
+        small |= {"open": 0, "ended_ms": now_ms, "cost_u": leads_to.settle_u, "cost_source": leads_to.cost_source}
+        small["busy"] = 1 if leads_to.state == "completed" else 0
+    return small, large
+
+
+def _read(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
