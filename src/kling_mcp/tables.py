@@ -73,7 +73,7 @@ def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
     if not page:
         print("No jobs yet.")
         return
-    print(f"{'JOB':<25}  {'STATE':<13}  {'MODEL':<17}  {'VIDEO':>5}  {'COST':>7}  {'AGE':>6}".rstrip())
+    print(f"{'JOB':<25} {'STATE':<13} {'MODEL':<17} {'VIDEO':>5}  {'COST':>7}  {'AGE':>6}")
     while page:
         for job in page:
             _print_job(job, now_ms)
@@ -83,13 +83,13 @@ def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
 def _print_job(job: Job, now_ms: int) -> None:
     intent = job.intent
     print(
-        f"{job.job_id:<25}  {job.state:<13}  {intent.model:<17}  {intent.video_seconds:>3} s"
+        f"{job.job_id:<25} {job.state:<13} {intent.model:<17} {intent.video_seconds:>3} s"
         f"  {_cost(job):>7}  {_age(now_ms - job.created_ms):>6}"
     )
     if job.saved_to:
         print(f"    {_short(Path(job.saved_to))}")
     elif job.state == "unknown":
-        print("    fal.ai may have it; resolve_job settles it after a look at fal.ai's request list")
+        print("    fal.ai may have it: look at its list of requests, then resolve_job")
     elif job.fault is not None:
         print(f"    {job.fault.code}: {job.fault.message.partition('. ')[0]}"[:80])
     elif job.save_trouble:
