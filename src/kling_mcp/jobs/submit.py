@@ -207,7 +207,8 @@ class Submitter:
         known = await self._desk.ask(
             lambda ledger: ledger.upload(picture.sha256, now_ms + _REUSE_MARGIN_SECONDS * 1000)
         )
-        if known is not None:
+        # The simulator forgets its files when it ends, fal does not.
+        if known is not None and self._settings.backend == "fal":
             return known.url
         self._desk.world.passed("uploading")
         url = await self._fal().storage.upload(

@@ -143,8 +143,18 @@ def job_result(job: Job, now_ms: int, *warnings: str) -> t.CallToolResult:
 def job_failure(job: Job, now_ms: int) -> t.CallToolResult:
     """A job without a video as an error: text alone, because a structured half would hide it."""
     view = job_view(job, now_ms)
-    text = f"{view['error']['code'] if view['error'] else 'failed'}: {_headline(view)}"
-    return t.CallToolResult(content=[t.TextContent(type="text", text=text)], is_error=True)
+    fault = view["error"] or {"code": "internal", "message": "", "field": None}
+    return _refused(
+        f"{fault['code']}: {_headline(view)}",
+        {
+            "code": fault["code"],
+            "message": fault["message"],
+            "field": fault["field"],
+            "allowed": [],
+            "next_step": view["next_step"],
+            "job_id": job.job_id,
+        },
+    )
 
 
 def refusal(error: KlingError) -> t.CallToolResult:
@@ -157,8 +167,12 @@ def refusal(error: KlingError) -> t.CallToolResult:
         "next_step": error.next_step,
         "job_id": error.job_id,
     }
+    return _refused(str(error), data)
+
+
+def _refused(text: str, data: Json) -> t.CallToolResult:
     return t.CallToolResult(
-        content=[t.TextContent(type="text", text=str(error))], is_error=True, _meta={"kling-mcp/error": data}
+        content=[t.TextContent(type="text", text=text)], is_error=True, _meta={"kling-mcp/error": data}
     )
 
 
