@@ -149,8 +149,13 @@ class Server:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without a key, a setting of ours or a proxy."""
-    mine = ("FAL_", "KLING_MCP_")
+    """
+    This process's environment without a key, a setting of ours or a proxy.
+
+    Bytecode is written, as everywhere but in some containers: else the first
+    start compiles what every later one would find compiled.
+    """
+    mine = ("FAL_", "KLING_MCP_", "PYTHONDONTWRITEBYTECODE")
     return {
         name: value
         for name, value in os.environ.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import sys
@@ -13,6 +12,7 @@ from kling_mcp.errors import KlingError, SettingsError
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 __all__ = ["run"]
@@ -20,35 +20,39 @@ __all__ = ["run"]
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command that *arguments* name, or the server; the exit code is the answer."""
-    options = _parser().parse_args(arguments)
-    if options.command is not None:
-        _speak_utf8()
     try:
-        match options.command:
-            case "demo":
-                from kling_mcp.demo import demo
-
-                return demo(options.image, options.model, options.shots)
-            case "doctor":
-                from kling_mcp.doctor import doctor
-
-                return doctor()
-            case "jobs":
-                from kling_mcp.tables import jobs
-
-                return jobs(Settings.from_environment())
-            case "catalog":
-                from kling_mcp.check import check
-
-                return check(Settings.from_environment())
-            case _:
-                return _serve(Settings.from_environment())
+        # What a host starts has no arguments, and waits for an answer.
+        return _command(arguments) if arguments else _serve(Settings.from_environment())
     except SettingsError as error:
         print(f"kling-mcp: {error}", file=sys.stderr)
         return 2
     except KlingError as error:
         print(f"kling-mcp: {error}", file=sys.stderr)
         return 1
+
+
+def _command(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    _speak_utf8()
+    match options.command:
+        case "demo":
+            from kling_mcp.demo import demo
+
+            return demo(options.image, options.model, options.shots)
+        case "doctor":
+            from kling_mcp.doctor import doctor
+
+            return doctor()
+        case "jobs":
+            from kling_mcp.tables import jobs
+
+            return jobs(Settings.from_environment())
+        case "catalog":
+            from kling_mcp.check import check
+
+            return check(Settings.from_environment())
+        case _:
+            return _serve(Settings.from_environment())
 
 
 def _speak_utf8() -> None:
@@ -81,6 +85,8 @@ def _serve(settings: Settings) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="kling-mcp",
         description="Kling videos on fal.ai for any MCP client. Without a command: the MCP server on standard "
