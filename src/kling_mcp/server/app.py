@@ -7,6 +7,7 @@ library. The ledger is brought up to date shortly after.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
+import anyio.to_thread
 import mcp_types as t
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.server import NotificationOptions, Server
@@ -51,6 +53,16 @@ log = logging.getLogger(__name__)
 
 _NAME: Final = "kling-mcp"
 _WARM_AFTER_SECONDS: Final = 0.5
+_NEEDED_BY_THE_FIRST_JOB: Final = (
+    "jsonschema",
+    "kling_mcp.catalog.arguments",
+    "kling_mcp.catalog.pricing",
+    "kling_mcp.jobs.pictures",
+    "kling_mcp.jobs.sqlite",
+    "kling_mcp.jobs.submit",
+    "kling_mcp.fal.client",
+    "httpx",
+)
 _HOUR_MS: Final = 3_600_000
 
 
@@ -229,9 +241,15 @@ async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
 
 
 async def _warm(app: App) -> None:
-    """Bring the ledger up to date once the first answers are out."""
+    """Once the first answers are out: load what the first job needs, and bring the ledger up to date."""
     await anyio.sleep(_WARM_AFTER_SECONDS)
+    await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
     await app.studio.recover()
+
+
+def _load() -> None:
+    for module in _NEEDED_BY_THE_FIRST_JOB:
+        importlib.import_module(module)
 
 
 # ---- requests
