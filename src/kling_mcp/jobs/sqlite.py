@@ -258,7 +258,7 @@ class SqliteLedger:
         with self._writing() as db:
             job = self._row(db, job_id)
             try:
-                leads_to = step(job, event)
+                leads_to = self._step(job, event)
             except IllegalTransitionError:
                 return Found(job, changed=False)
             now_ms = _advance(db, now_ms)
@@ -288,7 +288,7 @@ class SqliteLedger:
             if other is not None:
                 return Found(job, changed=False)
             try:
-                leads_to = step(job, event)
+                leads_to = self._step(job, event)
             except IllegalTransitionError:
                 return Found(self._orphan(db, job, event.request_id, now_ms), changed=False)
             small, _ = changes_of(job, event, leads_to, max(now_ms, job.updated_ms))
@@ -452,6 +452,7 @@ class SqliteLedger:
             self._own_changes += 1
 
     _begin = "BEGIN IMMEDIATE"
+    _step = staticmethod(step)
 
     @contextlib.contextmanager
     def _reading(self) -> Generator[sqlite3.Connection]:

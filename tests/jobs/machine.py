@@ -1,0 +1,665 @@
+"""
+Histories of jobs, made up by Hypothesis and judged after every step.
+
+The code is the real one, from the studio to the file of the ledger. What is
+made up is the world around it: fal (see `model`), the clocks, when processes
+die, and whether the disk takes a write. A process that dies loses its ledger
+at that moment, so that nothing it would do on the way out can be recorded.
+
+`Variant` puts other parts in the place of some of the real ones: the bugs that
+the machine has to find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kling_mcp.catalog.arguments import plan
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.pricing import quote
+from kling_mcp.errors import KlingError, LedgerUnavailable, OverBudget
+from kling_mcp.fal.queue import Unknown
+from kling_mcp.jobs.follow import Follower, Watch
+from kling_mcp.jobs.job import Accepted
+from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
+from kling_mcp.jobs.reconcile import OVER_AFTER_MS, Reconciler
+from kling_mcp.jobs.spool import Spool, spooled
+from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.studio import Studio, _Parts
+from kling_mcp.jobs.submit import Draft, Frame, Submitter, Take
+from kling_mcp.jobs.world import World
+from kling_mcp.settings import Secret, Settings
+from tests.conftest import CANARY_KEY
+from tests.jobs.model import Answer, End, ModelFal, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.ledger import Known, Ledger
+    from kling_mcp.jobs.reconcile import Verdict
+
+LIMIT_USD = Decimal("1.70")
+"""Four jobs of $0.42 fit into a day, a fifth does not."""
+
+CALLS = (("a cat looks up", 1), ("a cat looks up", 2), ("a dog runs off", 1), ("a dog runs off", 2))
+"""What is asked for: a prompt and a take."""
+
+POINTS = ("reserved", "before sending is recorded", "sending recorded", "answered", "answer recorded")
+
+_MINUTE = 60_000
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The parts of a program; the default ones are the real ones."""
+
+    ledger: type[SqliteLedger] = SqliteLedger
+    submitter: type[Submitter] = Submitter
+    reconciler: type[Reconciler] = Reconciler
+    follower: type[Follower] = Follower
+    draft: type[Draft] = Draft
+    alive: Callable[[set[str], str], bool] = lambda living, owner: owner in living
+
+
+class Mortal:
+    """A ledger that is gone with its process."""
+
+    def __init__(self, process: Process, ledger: SqliteLedger) -> None:
+        self._process = process
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._ledger, name)
+        if not callable(method):
+            return method
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self._process.dead:
+                raise Killed
+            if self._process.disk_full and name == "apply" and isinstance(arguments[1], Accepted):
+                raise LedgerUnavailable("The disk is full.", "Free some space.")
+            return method(*arguments, **named)
+
+        return call
+
+
+class _Name:
+    """A process among the owners of jobs."""
+
+    def __init__(self, mine: str, living: set[str], alive: Callable[[set[str], str], bool]) -> None:
+        self.mine = mine
+        self._living = living
+        self._alive = alive
+        living.add(mine)
+
+    def alive(self, owner: str) -> bool:
+        return self._alive(self._living, owner)
+
+    def close(self) -> None:
+        self._living.discard(self.mine)
+
+
+class _Tasks:
+    """A task group that leaves following to the rules of the machine."""
+
+    def start_soon(self, *_: object) -> None:
+        pass
+
+
+class Process(Studio):
+    """One server process, without its server."""
+
+    def __init__(self, name: str, histories: Histories) -> None:
+        self.name = name
+        self.dead = False
+        self.disk_full = False
+        self.kill_at: str | None = None
+        self.watches: dict[str, Watch] = {}
+        self._variant = histories.variant
+        self._spool: Spool | None = None
+        self._living = histories.living
+        self._sqlite_ledger: SqliteLedger | None = None
+        settings = Settings(
+            histories.folder, None, (), fal_key=Secret(CANARY_KEY), daily_budget_usd=LIMIT_USD, max_job_usd=Decimal(1)
+        )
+        world = World(
+            now_ms=histories.clock, new_id=lambda: f"kj_{next(histories.numbers)}", chance=lambda: 0.5, passed=self._at
+        )
+        super().__init__(settings, lambda: cast("Fal", histories.fal), self._open, world, self._named)
+
+    def _open(self) -> Ledger:
+        self._sqlite_ledger = self._variant.ledger(self.settings.data_dir, lambda: "ledger")
+        return cast("Ledger", Mortal(self, self._sqlite_ledger))
+
+    def _named(self, folder: Path) -> tuple[_Name, Spool]:
+        self._spool = Spool(folder, self.name)
+        return _Name(self.name, self._living, self._variant.alive), self._spool
+
+    def _at(self, point: str) -> None:
+        if self.dead or point == self.kill_at:
+            self.dead = True
+            raise Killed
+
+    def _group(self) -> Any:
+        return _Tasks()
+
+    def _part(self) -> _Parts:
+        if self._parts is None:
+            v = self._variant
+            follower = v.follower(self.desk, self.settings, self._fal, cast("Any", None), self._group)
+            submitter = v.submitter(self.desk, self.settings, self._account(), self._fal, follower.follow)
+            reconciler = v.reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=True)
+            self._parts = _Parts(cast("Any", None), follower, reconciler, submitter)
+        return self._parts
+
+    @property
+    def followed(self) -> set[str]:
+        return self._part().follower._followed
+
+    def produce(self, take: Take) -> Coroutine[Any, Any, None]:
+        return self._part().submitter.produce(take)
+
+    def recover_once(self) -> Coroutine[Any, Any, None]:
+        return self._part().reconciler.recover()
+
+    def look(self, job: Job) -> Coroutine[Any, Any, Job]:
+        return self._part().follower.look(job, self.watches.setdefault(job.job_id, Watch(3.0)))
+
+    def bury(self) -> None:
+        """What the kernel does for a dead process."""
+        self.dead = True
+        self._living.discard(self.name)
+        if self._sqlite_ledger is not None:
+            self._sqlite_ledger.close()
+        if self._spool is not None:
+            self._spool._offset = self._spool._offset or 1  # its file stays behind, even where it is empty
+            self._spool.close()
+
+
+class Histories(RuleBasedStateMachine):
+    """See the module."""
+
+    variant: ClassVar[Variant] = Variant()
+    loop: ClassVar[asyncio.AbstractEventLoop]
+    steps: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        shm = Path("/dev/shm")  # noqa: S108 - memory, where there is some: no step waits for a disk
+        self.folder = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
+        self.numbers = itertools.count(1)
+        self.living: set[str] = set()
+        self.offset_ms = 0
+        self.set_clock = False
+        self.fal = self.run(self._new_fal())
+        self.processes = [self.new_process(), self.new_process()]
+        self.hanging: list[tuple[Process, asyncio.Task[None]]] = []
+        self.ends: dict[str, tuple[str, int | None]] = {}
+        self.told: set[str] = set()
+        self.strangers: list[str] = []
+        self.hidden = False
+        self.auditor: sqlite3.Connection | None = None
+
+    async def _new_fal(self) -> ModelFal:
+        return ModelFal(on_post=self._on_post)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    def clock(self) -> int:
+        return self.fal.now_ms + self.offset_ms
+
+    def new_process(self) -> Process:
+        return Process(f"process-{next(self.numbers)}", self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The jobs as they are in the file, oldest first."""
+        if self.auditor is None:
+            if not (self.folder / "ledger.sqlite3").exists():
+                return []
+            self.auditor = sqlite3.connect(self.folder / "ledger.sqlite3", isolation_level=None)
+            self.auditor.row_factory = sqlite3.Row
+        found = self.auditor.execute("SELECT * FROM job JOIN paper USING (seq) ORDER BY seq")
+        return [dict(row) for row in found]
+
+    def ledger_ms(self) -> int:
+        assert self.auditor is not None
+        row = self.auditor.execute("SELECT value FROM meta WHERE name = 'last_ms'").fetchone()
+        return max(self.clock(), 0 if row is None else int(row[0]))
+
+    # ---- calls
+
+    @initialize()
+    def begin(self) -> None:
+        for process in self.processes:
+            self.run(process.page(None, 1, None))
+
+    @rule(
+        process=st.integers(0, 1),
+        call=st.sampled_from(CALLS),
+        answer=st.sampled_from(("accepted", "accepted", "rejected", "not sent", "lost on the way", "answer lost")),
+    )
+    def call(self, process: int, call: tuple[str, int], answer: Answer) -> None:
+        self._call(self.processes[process], call, answer)
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def call_and_hear_nothing(self, process: int, call: tuple[str, int]) -> None:
+        """fal takes the request and keeps its answer back."""
+        self._call(self.processes[process], call, "silent")
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS), point=st.sampled_from(POINTS))
+    def call_and_die(self, process: int, call: tuple[str, int], point: str) -> None:
+        self.processes[process].kill_at = point
+        self._call(self.processes[process], call, "accepted")
+        self.processes[process].kill_at = None
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def call_on_a_full_disk(self, process: int, call: tuple[str, int]) -> None:
+        self.processes[process].disk_full = True
+        self._call(self.processes[process], call, "accepted")
+        self.processes[process].disk_full = False
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def confirm_once_and_call_twice(self, process: int, call: tuple[str, int]) -> None:
+        """A confirmation is replayed long after the job that it was for."""
+        nonce = f"nonce-{next(self.numbers)}"
+        first = self._call(self.processes[process], call, "accepted", nonce)
+        if first is None or first.job_id is None:
+            return
+        for request in self.fal.unfinished():
+            self.fal.finish(request, "video")
+        self._poll_all()
+        self.fal.advance(2 * DEDUPE_WINDOW_MS)
+        again = self._call(self.processes[process], call, "accepted", nonce)
+        assert again is None or again.job_id == first.job_id, "a confirmation made two jobs"
+
+    @rule(call=st.sampled_from(CALLS))
+    def call_in_both_at_once(self, call: tuple[str, int]) -> None:
+        takes = [Take(self._draft(call), None) for _ in self.processes]
+        standing = self._standing(takes[0].draft)
+        self.fal.answer = "accepted"
+
+        async def both() -> None:
+            await asyncio.gather(*(one.produce(take) for one, take in zip(self.processes, takes, strict=True)))
+
+        self.run(both())
+        self._judge_answer(takes[0], standing)
+        made = {take.job_id for take in takes if take.job_id is not None}
+        assert len(made) <= 1, "the same call in two processes made two jobs"
+
+    @precondition(lambda self: self.hanging)
+    @rule(heard=st.booleans())
+    def fal_answers_late(self, heard: bool) -> None:
+        process, task = self.hanging.pop(0)
+        post = next(post for post in self.fal.waiting)
+        post.answer.set_result(post.outcome if heard else Unknown("the connection broke"))
+        self._finish(process, task)
+
+    # ---- processes
+
+    @rule(process=st.integers(0, 1))
+    def die(self, process: int) -> None:
+        self._replace(self.processes[process])
+
+    @rule(process=st.integers(0, 1))
+    def recover(self, process: int) -> None:
+        self._recover(self.processes[process])
+
+    @rule(process=st.integers(0, 1))
+    def poll(self, process: int) -> None:
+        self._poll(self.processes[process])
+
+    @rule(process=st.integers(0, 1), which=st.integers(0, 9))
+    def cancel(self, process: int, which: int) -> None:
+        rows = self.rows()
+        if rows:
+            self.run(_forgiving(self.processes[process].cancel(rows[which % len(rows)]["id"])))
+
+    @rule(process=st.integers(0, 1), with_id=st.booleans())
+    def the_user_settles(self, process: int, with_id: bool) -> None:
+        """The user looks at fal's dashboard and says what is there."""
+        for row in self.rows():
+            if row["state"] != "unknown":
+                continue
+            sent = [request for request in self.fal.requests if request.job_id == row["id"]]
+            self.told.add(row["id"])
+            self.run(
+                _forgiving(
+                    self.processes[process].resolve(
+                        row["id"], charged=bool(sent), request_id=sent[0].request_id if sent and with_id else None
+                    )
+                )
+            )
+            return
+
+    @rule(process=st.integers(0, 1), which=st.integers(0, 9))
+    def an_answer_comes_again(self, process: int, which: int) -> None:
+        """What was recorded long ago is reported once more."""
+        sent = [request for request in self.fal.requests if request.job_id]
+        if sent:
+            request = sent[which % len(sent)]
+            owner = next((row for row in self.rows() if row["request_id"] == request.request_id), None)
+            if owner is not None:
+                event = Accepted(request.request_id)
+                self.run(self.processes[process].desk.apply(owner["id"], event))
+
+    # ---- fal
+
+    @rule(which=st.integers(0, 9))
+    def fal_starts(self, which: int) -> None:
+        waiting = [request for request in self.fal.unfinished() if request.started_ms is None]
+        if waiting:
+            self.fal.start(waiting[which % len(waiting)])
+
+    @rule(which=st.integers(0, 9), end=st.sampled_from(("video", "video", "free failure", "charged failure")))
+    def fal_ends(self, which: int, end: End) -> None:
+        running = self.fal.unfinished()
+        if running:
+            request = running[which % len(running)]
+            request.started_ms = request.started_ms or self.fal.now_ms
+            self.fal.finish(request, end)
+
+    @rule(call=st.sampled_from(CALLS))
+    def somebody_else_makes_a_video(self, call: tuple[str, int]) -> None:
+        """The account has another user, whose video has other words."""
+        body = self._draft(call).plan.body
+        self.fal.strange(_ENDPOINT, {**body, "prompt": f"{body['prompt']} in the rain"})
+
+    @rule(reachable=st.booleans(), lag_minutes=st.sampled_from((0, 0, 5, 15 * 60)))
+    def the_history_lags(self, reachable: bool, lag_minutes: int) -> None:
+        self.fal.reachable = reachable
+        self.fal.lag_ms = lag_minutes * _MINUTE
+
+    @rule()
+    def payloads_are_no_longer_kept(self) -> None:
+        self.fal.payloads_kept = not self.fal.payloads_kept
+
+    # ---- time
+
+    @rule(minutes=st.sampled_from((0.2, 1, 16, 70, 200, 1_500)))
+    def time_passes(self, minutes: float) -> None:
+        self.fal.advance(round(minutes * _MINUTE))
+
+    @rule(minutes=st.sampled_from((-120, -1, 1, 30, 600, 2_000)))
+    def the_clock_is_set(self, minutes: int) -> None:
+        self.offset_ms += minutes * _MINUTE
+        self.set_clock = self.set_clock or abs(minutes) > 1
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def a_day_after_a_lost_answer(self, process: int, call: tuple[str, int]) -> None:
+        """What absence is judged by: later jobs, and a history that has got past them."""
+        for number, wait in enumerate((1, 1, OVER_AFTER_MS // _MINUTE + 10, 10)):
+            self.fal.advance(wait * _MINUTE)
+            self._call(self.processes[process], (f"a bird number {number}", 1), "accepted")
+            for request in self.fal.unfinished()[-1:]:
+                request.started_ms = request.started_ms or self.fal.now_ms
+                self.fal.finish(request, "video")
+            self._poll_all()
+        self._recover(self.processes[process])
+
+    # ---- what must always be true
+
+    @invariant()
+    def every_step_is_counted(self) -> None:
+        type(self).steps += 1
+
+    @invariant()
+    def an_intent_is_charged_once(self) -> None:
+        tags = [request.job_id for request in self.fal.requests if request.job_id]
+        assert len(tags) == len(set(tags)), "one job was accepted twice"
+        assert len(self.fal.posts) == len(set(self.fal.posts)), "one job was sent twice"
+
+    @invariant()
+    def no_request_is_lost(self) -> None:
+        rows = self.rows()
+        owned = [row["request_id"] for row in rows if row["request_id"] is not None]
+        assert len(owned) == len(set(owned)), "two jobs share a request"
+        kept = set(owned) | self._orphans() | self._spooled()
+        bodies = {request.request_id: _key(request.body) for request in self.fal.requests}
+        for row in rows:
+            if row["request_id"] is not None and row["id"] not in self.told:
+                assert bodies[row["request_id"]] == row["body"], "a job was given somebody else's request"
+        lost = [_key(request.body) for request in self.fal.requests if request.job_id and request.request_id not in kept]
+        for body in set(lost):
+            open_to_it = [
+                row
+                for row in rows
+                if row["body"] == body and (row["state"] in {"submitting", "unknown"} or row["id"] in self.told)
+            ]
+            assert lost.count(body) <= len(open_to_it), "a charged request belongs to no job"
+
+    @invariant()
+    def the_money_adds_up(self) -> None:
+        rows = self.rows()
+        if self.auditor is None:
+            return
+        limit = int(LIMIT_USD * 1_000_000)
+        for day, held, spent in self.auditor.execute("SELECT day, held_u, spent_u FROM budget").fetchall():
+            of_day = [row for row in rows if row["day"] == day]
+            assert held == sum(row["ceiling_u"] for row in of_day if row["open"]), "what is held does not add up"
+            assert spent == sum(row["cost_u"] or 0 for row in of_day), "what is spent does not add up"
+            assert held + spent <= limit, "the budget of a day was passed"
+        requests = {request.request_id: request for request in self.fal.requests}
+        for row in rows:
+            request = requests.get(row["request_id"])
+            if not row["open"] and request is not None and request.charged:
+                assert row["cost_u"], "a charged job counts nothing"
+
+    @invariant()
+    def what_has_ended_stays_as_it_ended(self) -> None:
+        for row in self.rows():
+            if row["state"] in {"completed", "failed", "cancelled", "not_submitted"}:
+                end = (row["state"], row["cost_u"])
+                assert self.ends.setdefault(row["id"], end) == end, "a job that had ended has changed"
+
+    def teardown(self) -> None:
+        """Everything dies, fal finishes what it has, and one new process has all the time it needs."""
+        try:
+            if not _failing():
+                self._last_recovery()
+        finally:
+            for process in self.processes:
+                self._let_go(process)
+            if self.auditor is not None:
+                self.auditor.close()
+            shutil.rmtree(self.folder)
+
+    def _last_recovery(self) -> None:
+        self.fal.reachable, self.fal.lag_ms, self.fal.payloads_kept = True, 0, True
+        for process in list(self.processes):
+            self._replace(process)
+        for request in self.fal.unfinished():
+            self.fal.start(request)
+            self.fal.finish(request, "video")
+        self.fal.advance(_MINUTE)
+        last = self.processes[0]
+        for _ in range(4):
+            self._recover(last)
+            self._poll(last)
+        self.no_request_is_lost()
+        self.the_money_adds_up()
+        self.what_has_ended_stays_as_it_ended()
+        rows = self.rows()
+        assert not [row for row in rows if row["state"] in {"preparing", "submitting", "queued", "running"}], (
+            "a job stands still"
+        )
+        if not self.set_clock and not self.told:
+            owned = {row["request_id"] for row in rows} | self._orphans()
+            assert {request.request_id for request in self.fal.requests if request.job_id} <= owned, (
+                "a charged video was not found again"
+            )
+
+    # ---- helpers
+
+    def _draft(self, call: tuple[str, int]) -> Draft:
+        real = _draft(*call)
+        return self.variant.draft(real.plan, real.quote, real.arguments, real.frames)
+
+    def _standing(self, draft: Draft) -> str | None:
+        """The job that has to answer for a call: worked out from the rows, not by the ledger."""
+        rows = self.rows()
+        if self.auditor is None:
+            return None
+        now_ms = self.ledger_ms()
+        prompt, take = draft.arguments["prompt"], draft.plan.take
+        found = [
+            row
+            for row in rows
+            if (intent := _intent(row["intent"]))["arguments"]["prompt"] == prompt
+            and intent["take"] == take
+            and row["state"] != "not_submitted"
+            and (row["open"] or row["ended_ms"] > now_ms - DEDUPE_WINDOW_MS)
+        ]
+        return found[-1]["id"] if found else None
+
+    def _call(self, process: Process, call: tuple[str, int], answer: Answer, nonce: str | None = None) -> Take | None:
+        take = Take(self._draft(call), nonce)
+        standing = None if nonce is not None else self._standing(take.draft)
+        self.fal.answer = answer
+        task = self.loop.create_task(process.produce(take))
+        self.fal.arrived.clear()
+        self.run(self._until_arrived(task))
+        if not task.done():
+            self.hanging.append((process, task))
+            return None
+        self._finish(process, task)
+        if process.dead:
+            return None
+        if nonce is None:
+            self._judge_answer(take, standing)
+        return take
+
+    def _judge_answer(self, take: Take, standing: str | None) -> None:
+        if take.error is not None:
+            assert isinstance(take.error, OverBudget | LedgerUnavailable), take.error
+            assert standing is None or not isinstance(take.error, OverBudget), "a repeated call was refused"
+        elif standing is not None:
+            assert take.job_id == standing, "the same call is another job"
+
+    async def _until_arrived(self, task: asyncio.Task[None]) -> None:
+        arrived = self.loop.create_task(self.fal.arrived.wait())
+        await asyncio.wait({task, arrived}, return_when=asyncio.FIRST_COMPLETED)
+        arrived.cancel()
+
+    def _finish(self, process: Process, task: asyncio.Task[None]) -> None:
+        with contextlib.suppress(Killed):
+            self.run(_result(task))
+        if process.dead and process in self.processes:
+            self._replace(process)
+
+    def _on_post(self, job_id: str, body: Mapping[str, object]) -> None:
+        (row,) = [row for row in self.rows() if row["id"] == job_id]
+        assert row["state"] == "submitting", "a request left without its record"
+        assert row["body"] == _key(body), "a request is not the one on record"
+
+    def _replace(self, process: Process) -> None:
+        process.dead = True
+        for mine in [pair for pair in self.hanging if pair[0] is process]:
+            self.hanging.remove(mine)
+            mine[1].cancel()
+            with contextlib.suppress(Killed, asyncio.CancelledError):
+                self.run(_result(mine[1]))
+        process.bury()
+        fresh = self.new_process()
+        self.processes[self.processes.index(process)] = fresh
+        self.run(fresh.page(None, 1, None))
+
+    def _let_go(self, process: Process) -> None:
+        process.dead = True
+        for _, task in self.hanging:
+            task.cancel()
+            with contextlib.suppress(BaseException):
+                self.run(_result(task))
+        self.hanging.clear()
+        process.bury()
+
+    def _recover(self, process: Process) -> None:
+        of_the_living = {
+            row["id"]: row["state"]
+            for row in self.rows()
+            if row["owner"] in self.living and row["state"] in {"preparing", "submitting"}
+            if row["owner"] != process.name or process._part().submitter.under_way(row["id"])
+        }
+        spooled_jobs = {job_id for left in spooled(self.folder / "owners") for job_id, _ in left.entries}
+        self.run(_forgiving(process.recover_once()))
+        for row in self.rows():
+            if row["id"] in of_the_living and row["id"] not in spooled_jobs:
+                assert row["state"] == of_the_living[row["id"]], "a job of a living process was taken away"
+
+    def _poll(self, process: Process) -> None:
+        for job_id in sorted(process.followed):
+            job = self.run(process.get(job_id))
+            if job.state in {"queued", "running"}:
+                self.run(process.look(job))
+
+    def _poll_all(self) -> None:
+        for process in self.processes:
+            self._poll(process)
+
+    def _orphans(self) -> set[str]:
+        if self.auditor is None:
+            return set()
+        return {row[0] for row in self.auditor.execute("SELECT request_id FROM orphan")}
+
+    def _spooled(self) -> set[str]:
+        folder = self.folder / "owners"
+        return {accepted.request_id for left in spooled(folder) for _, accepted in left.entries}
+
+
+async def _forgiving(work: Coroutine[Any, Any, Any]) -> None:
+    with contextlib.suppress(KlingError):
+        await work
+
+
+async def _result(task: asyncio.Task[None]) -> None:
+    await task
+
+
+def _failing() -> bool:
+    import sys
+
+    return sys.exc_info()[0] is not None
+
+
+def _key(body: Mapping[str, object]) -> str:
+    import json
+
+    return json.dumps(body, sort_keys=True)
+
+
+@cache
+def _intent(text: str) -> dict[str, Any]:
+    import json
+
+    return json.loads(text)
+
+
+@cache
+def _draft(prompt: str, take: int) -> Draft:
+    arguments: dict[str, object] = {"image": "https://example.com/first.png", "prompt": prompt, "take": take}
+    wanted = plan(load(), "image_to_video", arguments)
+    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
+    frames = tuple(Frame(slot, slot.value) for slot in wanted.pictures)
+    return Draft(wanted, price, arguments, frames)
+
+
+_ENDPOINT = load().default.endpoint_id
