@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "is_mp4"]
 
+_SAMPLE: Final = Path(__file__).with_name("simulator") / "sample.jpg"
 _STORY: Final = (
     "Wide shot: morning light comes up over the hills, slow push in.",
     "Medium shot: the grass moves in the wind, the camera pans left.",
@@ -80,7 +82,7 @@ def demo(image: str | None, model: str | None, shots: int | None) -> int:
     from kling_mcp.settings import Settings
 
     film = _film(model, shots)
-    picture = Path(image).expanduser().absolute() if image else Path(__file__).with_name("simulator") / "sample.jpg"
+    picture = Path(image).expanduser().absolute() if image else _SAMPLE
     if not picture.is_file():
         raise SettingsError(f"--image is {picture}, which is not a file.")
     chosen = {name for name in ("KLING_MCP_OUTPUT_DIR", "KLING_MCP_SIMULATOR_SPEED") if os.environ.get(name)}
@@ -130,7 +132,11 @@ async def _demo(film: _Film, picture: Path, videos: Path, speed: float) -> int:
     from mcp.client.client import Client
     from mcp.client.stdio import StdioServerParameters
 
+    print(f"Picture   {picture}")
     with tempfile.TemporaryDirectory(prefix="kling-demo-state-", ignore_cleanup_errors=True) as state:
+        if picture == _SAMPLE:
+            # Installers link files from their caches, and the server takes no picture that has a second name.
+            picture = Path(shutil.copy(picture, state))
         # Neither the key nor the limits of the person at this machine have a part in it.
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "KLING_MCP_"))}
         server = StdioServerParameters(
@@ -141,7 +147,7 @@ async def _demo(film: _Film, picture: Path, videos: Path, speed: float) -> int:
                 "KLING_MCP_BACKEND": "simulator",
                 "KLING_MCP_SIMULATOR_SPEED": str(speed),
                 "KLING_MCP_POLL_SECONDS": "0.1",
-                "KLING_MCP_DATA_DIR": state,
+                "KLING_MCP_DATA_DIR": str(Path(state, "data")),
                 "KLING_MCP_OUTPUT_DIR": str(videos),
                 "KLING_MCP_INPUT_DIRS": str(picture.parent),
                 "KLING_MCP_LOG_LEVEL": "ERROR",
@@ -159,7 +165,6 @@ async def _demo(film: _Film, picture: Path, videos: Path, speed: float) -> int:
 
 async def _play(client: Client, film: _Film, picture: Path, speed: float) -> int:
     arguments = _arguments(film, picture)
-    print(f"Picture   {picture}")
     for number, (line, start, end) in enumerate(zip(_STORY, film.cuts, film.cuts[1:], strict=False), 1):
         print(f"Shot {number}    {start:>2}-{end} s  {line}")
     price = await _call(client, "estimate_cost", arguments)
