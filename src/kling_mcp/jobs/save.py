@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
@@ -57,9 +58,7 @@ class Saver:
             for attempt in range(1, _TRIES + 1):
                 self._desk.world.passed("saving")
                 try:
-                    saved = await downloads.save(
-                        self._fal().media, video.url, folder, name, expected_size=video.file_size
-                    )
+                    path = await self._downloaded(video, folder, name)
                 except downloads.DownloadError as error:
                     if error.reason is downloads.Reason.BUSY:
                         # Another process is at it and will note where; should it die, recovery comes here again.
@@ -70,9 +69,15 @@ class Saver:
                     await self._desk.world.sleep(2**attempt * (0.5 + self._desk.world.chance()))
                 else:
                     self._desk.world.passed("saved")
-                    await anyio.to_thread.run_sync(_write_sidecar, saved.path, _sidecar(job))
-                    return await self._noted(job, str(saved.path), None)
+                    await anyio.to_thread.run_sync(_write_sidecar, path, _sidecar(job))
+                    return await self._noted(job, str(path), None)
         return job
+
+    async def _downloaded(self, video: Video, folder: Path, name: str) -> Path:
+        if await anyio.to_thread.run_sync(_is_there, folder / name, video.file_size):
+            return folder / name
+        saved = await downloads.save(self._fal().media, video.url, folder, name, expected_size=video.file_size)
+        return saved.path
 
     async def _noted(self, job: Job, path: str | None, trouble: str | None, *, again: bool = False) -> Job:
         if again and job.save_trouble == trouble:
@@ -82,6 +87,19 @@ class Saver:
         self._desk.world.passed("file recorded")
         await self._desk.tell(job)
         return job
+
+
+def _is_there(path: Path, size: int | None) -> bool:
+    """
+    Whether a process saved the video at *path* and was killed before it could note that.
+
+    The name has the job's id in it, and only whole videos get such a name.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _video(job: Job) -> Video | None:
