@@ -41,7 +41,7 @@ __all__ = ["JSON_BYTES", "Answer", "Deadline", "Deadlines", "FalHttp", "Fetched"
 JSON_BYTES: Final = 1024 * 1024
 """The largest answer that is read as JSON."""
 
-Pool = Literal["submit", "api", "upload"]
+Pool = Literal["submit", "api", "upload", "stream"]
 
 _RETRY_AFTER_CAP_SECONDS: Final = 300.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -65,6 +65,7 @@ class Deadlines:
 
     submit: Deadline = Deadline(5, 45, 60)
     status: Deadline = Deadline(5, 15, 20)
+    stream: Deadline = Deadline(5, 30, 30)
     result: Deadline = Deadline(5, 30, 60)
     cancel: Deadline = Deadline(5, 10, 15)
     lookup: Deadline = Deadline(5, 20, 30)
@@ -200,6 +201,36 @@ class FalHttp:
         except Exception as error:
             raise _told(error) from None
 
+    @asynccontextmanager
+    async def listen(self, url: str, *, deadline: Deadline) -> AsyncGenerator[tuple[Answer, AsyncIterator[bytes]]]:
+        """
+        Open an answer that comes line by line: its head, and the lines as they come.
+
+        Only connecting and the silence between two pieces have a deadline; whoever
+        listens decides for how long.
+
+        Raises:
+            Interrupted: There is no answer, or it broke.
+        """
+        headers = {"Accept": "text/event-stream", **self._authorization(url)}
+        async with AsyncExitStack() as stack:
+            try:
+                opening = self._client("stream").stream("GET", url, headers=headers, timeout=_timeout(deadline))
+                response = await stack.enter_async_context(opening)
+                _refuse_encoded(response)
+            except Interrupted:
+                raise
+            except Exception as error:
+                raise _told(error) from None
+            yield Answer(response.status_code, self._masked_headers(response), b""), self._lines(response)
+
+    async def _lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        unfinished = b""
+        async for chunk in _capped(response, JSON_BYTES):
+            *lines, unfinished = (unfinished + chunk).split(b"\n")
+            for line in lines:
+                yield self._masked(line.rstrip(b"\r"))
+
     async def exchange_patiently(
         self,
         method: str,
@@ -281,6 +312,8 @@ class FalHttp:
                 "submit": httpx.Limits(max_connections=16, max_keepalive_connections=0),
                 "api": httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30),
                 "upload": httpx.Limits(max_connections=4, max_keepalive_connections=0),
+                # A stream that is left before its end takes its connection with it.
+                "stream": httpx.Limits(max_connections=40, max_keepalive_connections=0),
             }[pool]
             client = self._clients[pool] = _open_client(limits)
             if pool == "submit":

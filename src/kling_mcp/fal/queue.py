@@ -1,5 +1,5 @@
 """
-fal's queue: submit a request, ask for it, fetch its result, cancel it.
+fal's queue: submit a request, ask for it or listen to it, fetch its result, cancel it.
 
 Submitting costs money and has no idempotency key, so it answers with one of
 four outcomes instead of raising, and is repeated only where it is certain that
@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.addresses import Address
 from kling_mcp.fal.failures import Failure, error_for, explain, explain_completed, is_verdict
-from kling_mcp.fal.http import Interrupted
+from kling_mcp.fal.http import Answer, Interrupted
 from kling_mcp.fal.strict_json import NotJson, items, members, text
 from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from kling_mcp.fal.failures import Stage
-    from kling_mcp.fal.http import Answer, Deadline, FalHttp
+    from kling_mcp.fal.http import Deadline, FalHttp
 
 __all__ = [
     "START_TIMEOUT_SECONDS",
@@ -252,21 +252,29 @@ class FalQueue:
         answer = await self._ask("GET", endpoint_id, receipt, "status", self._http.deadlines.status, query="?logs=1")
         if answer.status not in {200, 202}:
             raise self._refusal(answer, "status")
-        body = _object(answer)
-        state = text(body.get("status"))
-        if state in {"IN_QUEUE", "IN_PROGRESS"}:
-            return QueueStatus(
-                running=state == "IN_PROGRESS",
-                queue_position=_count(body.get("queue_position")),
-                logs=_logs(body.get("logs")),
-            )
-        if state == "COMPLETED":
-            return Completed(
-                failure=explain_completed(body.get("error"), body.get("error_type")),
-                logs=_logs(body.get("logs")),
-                inference_seconds=_inference_seconds(body.get("metrics")),
-            )
-        raise _unreachable("it gave a state of the request that fal.ai does not have")
+        return _standing(_object(answer))
+
+    async def status_stream(self, endpoint_id: str, receipt: Receipt) -> AsyncGenerator[QueueStatus | Completed]:
+        """
+        Where the request is, as often as fal has news of it.
+
+        The stream may end or fail at any time. That says nothing about the request;
+        `status` does. Close it (`contextlib.aclosing`) when it is no longer wanted.
+
+        Raises:
+            FalUnreachable: There is no stream, it broke, or it holds something else.
+        """
+        if not _ENDPOINT_ID.fullmatch(endpoint_id) or not _REQUEST_ID.fullmatch(receipt.request_id):
+            raise _unreachable("the id of the request is not one")
+        url = self._url(receipt.status_url, endpoint_id, receipt.request_id, "status")
+        try:
+            async with self._http.listen(f"{url}/stream?logs=1", deadline=self._http.deadlines.stream) as (head, lines):
+                if head.status != 200 or not head.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise _unreachable("it has no stream for this request")
+                async for data in _events(lines):
+                    yield _standing(_members(Answer(head.status, head.headers, data)))
+        except Interrupted as interrupted:
+            raise _unreachable(interrupted.reason) from None
 
     async def result(self, endpoint_id: str, receipt: Receipt) -> ResultOutcome:
         """
@@ -394,6 +402,35 @@ def _checked_url(url: object, base: str, endpoint_id: str, request_id: str, what
     tail = "(/response)?" if what == "response" else _TAILS[what]
     shape = rf"/{re.escape(owner)}/{re.escape(app)}(/[A-Za-z0-9._-]+){{0,8}}/requests/{re.escape(request_id)}{tail}"
     return base + path if re.fullmatch(shape, path) else None
+
+
+def _standing(body: Mapping[str, object]) -> QueueStatus | Completed:
+    """What fal says about a request that it knows."""
+    state = text(body.get("status"))
+    if state in {"IN_QUEUE", "IN_PROGRESS"}:
+        return QueueStatus(
+            running=state == "IN_PROGRESS",
+            queue_position=_count(body.get("queue_position")),
+            logs=_logs(body.get("logs")),
+        )
+    if state == "COMPLETED":
+        return Completed(
+            failure=explain_completed(body.get("error"), body.get("error_type")),
+            logs=_logs(body.get("logs")),
+            inference_seconds=_inference_seconds(body.get("metrics")),
+        )
+    raise _unreachable("it gave a state of the request that fal.ai does not have")
+
+
+async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each event of a stream (HTML standard, 9.2.6); comments and other fields are passed over."""
+    data: list[bytes] = []
+    async for line in lines:
+        if line.startswith(b"data:"):
+            data.append(line.removeprefix(b"data:").removeprefix(b" "))
+        elif not line and data:
+            yield b"\n".join(data)
+            data.clear()
 
 
 def _is_dead_end(answer: Answer) -> bool:
