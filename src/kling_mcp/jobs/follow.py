@@ -1,5 +1,5 @@
 """
-From an accepted request to a saved video: poll, fetch the result, download.
+From an accepted request to a saved video: poll or listen, fetch the result, download.
 
 One task per job, each with its own growing interval. The result is in the
 ledger before the download begins: fal keeps it for as little as an hour, the
@@ -20,9 +20,10 @@ from kling_mcp.fal.queue import Failed as FalFailed
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed
 from kling_mcp.jobs.job import Finished as JobFinished
+from kling_mcp.jobs.listen import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from anyio.abc import TaskGroup
 
@@ -73,6 +74,7 @@ class Follower:
         self._tasks = tasks
         self._followed: set[str] = set()
         self._polls = anyio.CapacityLimiter(_POLLS_AT_ONCE)
+        self._listener = Listener(desk.world, self._stream, settings.poll_seconds)
 
     def follow(self, job: Job) -> None:
         """Follow *job* from now on; asking twice follows it once."""
@@ -86,7 +88,7 @@ class Follower:
             while job.state in {"queued", "running"}:
                 job = await self.look(job, watch)
                 if job.state in {"queued", "running"}:
-                    await self._desk.world.sleep(watch.pause() * (0.9 + 0.2 * self._desk.world.chance()))
+                    await self._pause(job, watch)
                     job = await self._desk.ask(lambda ledger, job_id=job.job_id: ledger.get(job_id))
             self._desk.world.passed("end recorded")
             if job.state == "completed":
@@ -96,9 +98,21 @@ class Follower:
             log.exception("following a job was interrupted", extra={"job_id": job.job_id})
         finally:
             self._followed.discard(job.job_id)
+            self._listener.forget(job)
+
+    async def _pause(self, job: Job, watch: Watch) -> None:
+        seconds = watch.pause() * (0.9 + 0.2 * self._desk.world.chance())
+        if watch.calm:
+            await self._listener.pause(job, seconds, self._progress)
+        else:
+            await self._desk.world.sleep(seconds)
+
+    def _stream(self, job: Job) -> AsyncGenerator[QueueStatus | Completed]:
+        return self._fal().queue.status_stream(job.intent.endpoint_id, receipt_of(job))
 
     async def look(self, job: Job, watch: Watch) -> Job:
         """Ask fal once how *job* is, and record what it says; trouble is only remembered on *watch*."""
+        watch.calm = False
         try:
             async with self._polls:
                 if job.cancel_requested and not watch.cancel_asked:
@@ -198,6 +212,8 @@ class Watch:
     """
 
     def __init__(self, pause_seconds: float) -> None:
+        self.calm = False
+        """Whether the last look found the job waiting or running, and nothing wrong."""
         self.cancel_asked = False
         self.ask_history_after = 0.0
         self._pause_seconds = pause_seconds
@@ -210,7 +226,8 @@ class Watch:
         return self._lasted.setdefault(trouble, 0.0)
 
     def grow(self) -> None:
-        """Ask a little less often."""
+        """Ask a little less often: all is well."""
+        self.calm = True
         self._pause_seconds = min(self._pause_seconds * _GROWTH, _SLOWEST_POLL_SECONDS)
 
     def slow_down(self) -> None:
