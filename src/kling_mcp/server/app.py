@@ -33,6 +33,7 @@ from kling_mcp.server.instructions import instructions
 from kling_mcp.server.news import News
 from kling_mcp.server.patience import Patience
 from kling_mcp.server.tools import TOOLS, Call, definitions
+from kling_mcp.server.ui import page
 from kling_mcp.settings import FalHosts, Secret, Settings
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ def build(
         on_completion=_complete,
     )
     tasks.serve(server, _tasks_of)
+    server.extensions[page.EXTENSION] = {}
     server.middleware.append(_guard)
     # Seals what a confirmation carries from one call to the next, so that no client can make one up.
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=_NAME))

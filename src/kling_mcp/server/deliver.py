@@ -13,6 +13,8 @@ import anyio
 
 from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.server.results import job_result
+from kling_mcp.server.storyboard import storyboard
+from kling_mcp.server.ui import page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +43,7 @@ async def job(
     if as_task and (task := app.tasks.offered(call.ctx, app.jobs.of(current))) is not None:
         return task
     current = await _watched(call, current, wait_seconds)
-    return job_result(current, app.now_ms(), *warnings)
+    return page.drawn(job_result(current, app.now_ms(), *warnings), storyboard(app.catalog, current))
 
 
 async def _watched(call: Call, current: Job, wait_seconds: int) -> Job:

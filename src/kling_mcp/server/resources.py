@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownModel
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.server import models, prompts, results
+from kling_mcp.server.ui import page as job_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
         for job in page
     ]
     if cursor is None:
-        resources = [*_fixed(), *resources]
+        resources = [*_fixed(), job_page.resource(), *resources]
     next_cursor = str(page[-1].seq) if len(jobs) > _PAGE else None
     return t.ListResourcesResult(resources=resources, next_cursor=next_cursor)
 
@@ -116,6 +117,8 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
             days = await app.patience().soon(app.studio.spend)
             settings = app.studio.settings
             return _json(uri, results.spend_view(days, settings.max_job_usd, settings.daily_budget_usd), _SHORT_MS)
+        case job_page.URI:
+            return t.ReadResourceResult(contents=[job_page.contents()], ttl_ms=_LONG_MS, cache_scope="public")
         case _:
             pass
     if match := _MODEL.fullmatch(uri):

@@ -14,8 +14,10 @@ import mcp_types as t
 
 from kling_mcp.errors import FalUnreachable, InvalidArguments, LedgerUnavailable
 from kling_mcp.jobs.job import STATES
-from kling_mcp.server import confirm, deliver, models, resources, results, schemas
+from kling_mcp.server import confirm, deliver, models, resources, results, schemas, view
 from kling_mcp.server.arguments import read
+from kling_mcp.server.storyboard import storyboard
+from kling_mcp.server.ui import page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -60,6 +62,8 @@ class Tool:
     schema: Callable[[Catalog], Schema]
     run: Callable[[Call], Awaitable[Answer]]
     output: Schema | None
+    shown: bool = False
+    """Whether hosts that can show the job's page beside the result."""
 
     @property
     def spends(self) -> bool:
@@ -75,8 +79,12 @@ class Tool:
             input_schema=self.schema(catalog),
             output_schema=self.output,
             annotations=self.annotations,
-            _meta={"anthropic/requiresUserInteraction": True} if self.spends and settings.confirm == "always" else None,
+            _meta=self._meta(settings),
         )
+
+    def _meta(self, settings: Settings) -> dict[str, Any] | None:
+        asks = {"anthropic/requiresUserInteraction": True} if self.spends and settings.confirm == "always" else {}
+        return {**(page.TOOL_META if self.shown else {}), **asks} or None
 
 
 def definitions(tools: Mapping[str, Tool], catalog: Catalog, settings: Settings) -> list[t.Tool]:
@@ -158,6 +166,10 @@ async def _get_job(call: Call) -> Answer:
     return await deliver.job(call, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
 
 
+async def _view_video(call: Call) -> Answer:
+    return await view.view(call)
+
+
 async def _list_jobs(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["list_jobs"].schema(call.app.catalog))
     limit = cast("int", arguments.get("limit", _PAGE))
@@ -179,7 +191,7 @@ async def _list_jobs(call: Call) -> Answer:
 async def _cancel_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["cancel_job"].schema(call.app.catalog))
     job, said = await call.app.cancel(str(arguments["job_id"]), call.patience)
-    return results.job_result(job, call.app.now_ms(), said)
+    return page.drawn(results.job_result(job, call.app.now_ms(), said), storyboard(call.app.catalog, job))
 
 
 async def _resolve_job(call: Call) -> Answer:
@@ -252,6 +264,7 @@ TOOLS: Final[dict[str, Tool]] = {
             lambda catalog: schemas.job_schema(catalog, "image_to_video"),
             _image_to_video,
             _JOB,
+            shown=True,
         ),
         Tool(
             "multi_shot_video",
@@ -262,6 +275,7 @@ TOOLS: Final[dict[str, Tool]] = {
             lambda catalog: schemas.job_schema(catalog, "multi_shot_video"),
             _multi_shot_video,
             _JOB,
+            shown=True,
         ),
         Tool(
             "estimate_cost",
@@ -292,6 +306,16 @@ TOOLS: Final[dict[str, Tool]] = {
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
             _JOB,
+            shown=True,
+        ),
+        Tool(
+            "view_video",
+            "View video",
+            view.DESCRIPTION,
+            _READS,
+            lambda _: view.schema(),
+            _view_video,
+            None,
         ),
         Tool(
             "list_jobs",
@@ -322,6 +346,7 @@ TOOLS: Final[dict[str, Tool]] = {
             lambda _: schemas.object_schema({"job_id": _JOB_ID}, ["job_id"]),
             _cancel_job,
             _JOB,
+            shown=True,
         ),
         Tool(
             "resolve_job",

@@ -21,11 +21,10 @@ from kling_mcp.server.arguments import read
 from kling_mcp.server.storyboard import storyboard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
     from kling_mcp.server.storyboard import PlannedShot
+    from kling_mcp.server.tools import Call
 
 __all__ = ["DESCRIPTION", "schema", "view"]
 
@@ -34,8 +33,8 @@ _FRAMES: Final = 4
 _PROMPT_CHARACTERS: Final = 160
 
 DESCRIPTION: Final = (
-    "Free. Frames of a finished, saved video on one JPEG in reading order, each with its time and shot, to judge the "
-    "result by. Needs the optional part kling-mcp[media]."
+    "Free. Frames of a finished, saved video on one JPEG, each with its time and shot. Needs the optional part "
+    "kling-mcp[media]."
 )
 
 
@@ -43,19 +42,19 @@ def schema() -> schemas.Schema:
     """What the tool takes."""
     return schemas.object_schema(
         {
-            "job_id": {"type": "string", "description": "Job id of a completed job."},
+            "job_id": {"type": "string", "description": "A completed job."},
             "frames": {
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MOST_FRAMES,
-                "description": f"Frames, evenly spread: 1 to {MOST_FRAMES} (default {_FRAMES}).",
+                "description": f"Frames: 1 to {MOST_FRAMES} (default {_FRAMES}).",
             },
         },
         ["job_id"],
     )
 
 
-async def view(app: App, arguments: Mapping[str, object]) -> t.CallToolResult:
+async def view(call: Call) -> t.CallToolResult:
     """
     Frames of the video of a job, as a picture.
 
@@ -66,9 +65,9 @@ async def view(app: App, arguments: Mapping[str, object]) -> t.CallToolResult:
     """
     from kling_mcp.media.frames import contact_sheet
 
-    given = read(arguments, schema())
+    app, given = call.app, read(call.arguments, schema())
     frames = cast("int", given.get("frames", _FRAMES))
-    job = await app.studio.get(str(given["job_id"]))
+    job = await call.patience.soon(lambda: app.studio.get(str(given["job_id"])))
     saved_to = job.saved_to or _refuse(app, job)
     shots = storyboard(app.catalog, job).shots
     labels = [(float(shot.start_seconds), f"shot {shot.number}") for shot in shots]

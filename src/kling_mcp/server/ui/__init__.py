@@ -1,0 +1,1 @@
+"""The page that shows a job in hosts that render MCP Apps."""
