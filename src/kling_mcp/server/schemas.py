@@ -34,14 +34,14 @@ WAIT: Final[Schema] = {
     "type": "integer",
     "minimum": 0,
     "maximum": LONGEST_WAIT_SECONDS,
-    "description": f"Seconds to wait for the video: 0 (default) to {LONGEST_WAIT_SECONDS}.",
+    "description": f"Seconds to wait: 0 (default) to {LONGEST_WAIT_SECONDS}.",
 }
 """How long a call may wait for its job."""
 
 _OF_OURS: Final[dict[str, Schema]] = {
     "max_cost_usd": {
         "type": "number",
-        "description": "Most the user agreed to pay, in USD. Nothing is sent if the price could be higher.",
+        "description": "Most the user agreed to pay, in USD; nothing is sent above it.",
     },
     "take": {
         "type": "integer",
@@ -75,12 +75,12 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
             continue
         whole = _property(catalog, name, takers)
         # What two tools share is described once, in the tool that is listed first.
-        properties[name] = whole if tool == argument.tools[0] else _brief(whole, f"As in {argument.tools[0]}.")
+        properties[name] = whole if tool == argument.tools[0] else _bare(_brief(whole, f"As in {argument.tools[0]}."))
         if argument.required:
             required.append(name)
     properties["model"] = _model(catalog)
     first = tool == "image_to_video"
-    properties |= _OF_OURS if first else {name: _brief(schema, _AS_THERE) for name, schema in _OF_OURS.items()}
+    properties |= _OF_OURS if first else {name: _bare(_brief(schema, _AS_THERE)) for name, schema in _OF_OURS.items()}
     return object_schema(properties | {"wait_seconds": WAIT}, required)
 
 
@@ -195,8 +195,13 @@ def _brief(schema: Schema, description: str) -> Schema:
 
 
 def _bare(schema: Schema) -> Schema:
-    """The same without limits, which the tool that it is for repeats."""
-    return {name: value for name, value in schema.items() if name not in {"enum", "minimum", "maximum"}}
+    """The same without limits, inside as well; the tool that it refers to has them, and every call is checked."""
+    bare = {name: value for name, value in schema.items() if name not in {"enum", "minimum", "maximum"}}
+    if "items" in bare:
+        bare["items"] = _bare(bare["items"])
+    if "properties" in bare:
+        bare["properties"] = {name: _bare(member) for name, member in bare["properties"].items()}
+    return bare
 
 
 def _brief_inside(schema: Schema) -> Schema:

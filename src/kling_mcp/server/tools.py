@@ -269,8 +269,8 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "multi_shot_video",
             "Multi-shot video",
-            "Spends money: as image_to_video, for one video of up to six shots, each with its own prompt and length. "
-            "The price is that of the sum of the shots.",
+            "Spends money, by the sum of the shots: as image_to_video, for one video of up to six shots, each with its "
+            "own prompt and length.",
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "multi_shot_video"),
             _multi_shot_video,
@@ -290,7 +290,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "list_models",
             "List models",
-            "Free. The Kling models with prices and abilities; one model in full with its schema, limits and sources.",
+            "Free. The Kling models with prices and abilities, or one of them in full.",
             _READS,
             # No enum: an unknown name is refused as such, with the nearest one.
             lambda _: schemas.object_schema({"model": {"type": "string", "description": "One model in full."}}),
@@ -301,7 +301,7 @@ TOOLS: Final[dict[str, Tool]] = {
             "get_job",
             "Get job",
             "Free. State, queue position, cost and, once finished, the video of a job; waits for it up to "
-            "wait_seconds. A finished video that could not be saved is saved then.",
+            "wait_seconds.",
             _READS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
@@ -335,7 +335,7 @@ TOOLS: Final[dict[str, Tool]] = {
                 }
             ),
             _list_jobs,
-            _output("jobs", "next_cursor"),
+            _output("jobs"),
         ),
         Tool(
             "cancel_job",
