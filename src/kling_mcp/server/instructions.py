@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kling_mcp.settings import Settings
 
 __all__ = ["instructions"]
 
+_LONGEST_FOLDER: Final = 160
+
 
 def instructions(settings: Settings) -> str:
     """Under 1,200 characters; the first 512, which some hosts cut at, are complete in themselves."""
-    where = "are not saved" if settings.output_dir is None else f"are saved in {settings.output_dir}"
+    where = "are not saved" if settings.output_dir is None else f"are saved in {_named(settings.output_dir)}"
     first = (
         "Kling videos on fal.ai. image_to_video and multi_shot_video spend money and answer with a job_id in seconds; "
         "the video takes 1.5 to 10 minutes. get_job with that job_id and wait_seconds 45 waits for it, and can be "
@@ -29,3 +33,8 @@ def instructions(settings: Settings) -> str:
     )
     text = first + rest
     return text if settings.backend == "fal" else f"Simulator: nothing is charged and no real video is made. {text}"
+
+
+def _named(folder: Path) -> str:
+    name = str(folder)
+    return name if len(name) <= _LONGEST_FOLDER else "the folder that the operator chose"

@@ -1,0 +1,222 @@
+"""
+What a client can see of the server, as files that are reviewed like code.
+
+Renew them with `KLING_MCP_UPDATE_SNAPSHOTS=1 pytest -n0 tests/server/test_surface.py`
+and look at the difference: a changed word is a changed product.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from kling_mcp.server.instructions import instructions
+from kling_mcp.settings import Settings
+from tests.server.hosts import ERAS, NEWER, OLDER, SHORT, data, house
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mcp.client.client import Client
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+VARIABLE = "KLING_MCP_UPDATE_SNAPSHOTS"
+# Read here: no test keeps a setting of the person who runs it.
+UPDATE = bool(os.environ.get(VARIABLE))
+
+TOKEN_BYTES = 4
+MOST_TOKENS = 3_000
+WHOLE_NAME = 64
+"""The shortest limit of a name as hosts lengthen it: `mcp__kling__` goes before."""
+
+COMBINATORS = {"oneOf", "anyOf", "allOf", "not", "if", "then", "else"}
+ORDERS = re.compile(
+    r"\b(you|your|must|should|always|never|please|make sure|ensure|do not|don't|call (this|it|first)|use (this|it)|"
+    r"remember|important|required to|before calling|after calling)\b",
+    re.IGNORECASE,
+)
+
+
+def wire(model: Any) -> dict[str, Any]:
+    return model.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+async def tools_of(client: Client) -> list[dict[str, Any]]:
+    return [wire(tool) for tool in (await client.list_tools()).tools]
+
+
+def schemas_in(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, inner in schema.get("properties", {}).items():
+        yield from schemas_in(inner, f"{path}.{name}")
+    if "items" in schema:
+        yield from schemas_in(schema["items"], f"{path}[]")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_every_tool_is_one_that_every_host_can_read(era: str, tmp_path: Path) -> None:
+    """
+    Each rule was learnt from a host that drops the tool, or all tools, or half of what it says.
+    """
+    async with house(tmp_path) as place, place.connect(era) as client:
+        tools = await tools_of(client)
+
+    assert len(tools) >= 8
+    for tool in tools:
+        name = tool["name"]
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert len(f"mcp__kling-mcp__{name}") <= WHOLE_NAME
+        assert tool["title"]
+        assert set(tool["annotations"]) == {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
+        assert 40 <= len(tool["description"]) <= 900
+        assert tool["description"].startswith(("Spends money", "Free"))
+        assert tool["description"].startswith("Spends money") is not tool["annotations"]["readOnlyHint"] or name in {
+            "cancel_job",
+            "resolve_job",
+        }
+        assert not ORDERS.search(tool["description"]), ORDERS.search(tool["description"])
+        if name != "view_video":
+            assert tool["outputSchema"]["type"] == "object"
+        jsonschema.Draft202012Validator.check_schema(tool["inputSchema"])
+        jsonschema.Draft202012Validator.check_schema(tool.get("outputSchema", {}))
+        for path, schema in schemas_in(tool["inputSchema"]):
+            where = f"{name}{path}"
+            assert isinstance(schema["type"], str), where
+            assert not COMBINATORS & set(schema), where
+            assert not {"$ref", "$defs", "$schema", "title"} & set(schema), where
+            if schema["type"] == "object":
+                assert schema["properties"], where
+                assert schema["additionalProperties"] is False, where
+                assert set(schema.get("required", ())) <= set(schema["properties"]), where
+            if schema["type"] == "array":
+                assert "items" in schema, where
+            if path and not path.endswith("[]"):
+                assert schema["description"], where
+                assert not ORDERS.search(schema["description"]), where
+
+
+@pytest.mark.anyio
+async def test_limits_and_defaults_are_said_in_words_too(tmp_path: Path) -> None:
+    """
+    Codex drops numbers from schemas. What one tool says of an argument, the others need not repeat.
+    """
+    async with house(tmp_path) as place, place.connect(NEWER) as client:
+        tools = {tool["name"]: tool for tool in await tools_of(client)}
+
+    for tool in tools.values():
+        for path, schema in schemas_in(tool["inputSchema"]):
+            words = schema.get("description", "")
+            if referred := re.fullmatch(r"As in (\w+)\.", words):
+                first = tools[referred[1]]["inputSchema"]["properties"]
+                assert "As in" not in first[path.removeprefix(".")]["description"]
+                continue
+            for limit in ("minimum", "maximum"):
+                if limit in schema:
+                    assert re.search(rf"\b{schema[limit]}\b", words), f"{tool['name']}{path}: {words}"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("confirm", ["auto", "always"])
+async def test_the_list_of_tools_is_small(
+    confirm: str, era: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Every conversation pays for it, whether it makes a video or not.
+    """
+    async with house(tmp_path, KLING_MCP_CONFIRM=confirm) as place, place.connect(era) as client:
+        tools = await tools_of(client)
+
+    size = len(json.dumps({"tools": tools}, ensure_ascii=False, separators=(",", ":")).encode())
+    with capsys.disabled():
+        print(
+            f"\ntools/list in {era}, confirming {confirm}: {len(tools)} tools, {size} bytes, about {size // TOKEN_BYTES} tokens"
+        )
+    assert size <= MOST_TOKENS * TOKEN_BYTES
+
+
+@pytest.mark.anyio
+async def test_the_surface_is_the_one_that_was_reviewed(tmp_path: Path) -> None:
+    """
+    One file for each tool, one for everything else on the wire in both eras.
+    """
+    found: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    tools: dict[str, list[dict[str, Any]]] = {}
+    async with house(tmp_path, KLING_MCP_OUTPUT_DIR="none") as place:
+        for era in ERAS:
+            async with place.connect(era) as client:
+                tools[era] = await tools_of(client)
+                rest[era] = {
+                    "capabilities": wire(client.server_capabilities),
+                    "instructions": client.instructions,
+                    "tools": [tool["name"] for tool in tools[era]],
+                    "resources": [wire(resource) for resource in (await client.list_resources()).resources],
+                    "resourceTemplates": [
+                        wire(template) for template in (await client.list_resource_templates()).resource_templates
+                    ],
+                    "prompts": [wire(prompt) for prompt in (await client.list_prompts()).prompts],
+                }
+
+    assert tools[OLDER] == tools[NEWER]
+    found = {f"tools/{tool['name']}": tool for tool in tools[NEWER]} | {"surface": rest}
+    if UPDATE:
+        for name, value in found.items():
+            file = SNAPSHOTS / f"{name}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    kept = {
+        file.relative_to(SNAPSHOTS).with_suffix("").as_posix(): json.loads(file.read_text("utf-8"))
+        for file in SNAPSHOTS.rglob("*.json")
+    }
+    assert found == kept, f"{VARIABLE}=1 renews the files"
+
+
+@pytest.mark.parametrize("backend", ["fal", "simulator"])
+@pytest.mark.parametrize("folder", ["/home/fox/Videos/Kling", "/" + "very-long-name/" * 80, "none"])
+def test_the_instructions_are_short_and_their_first_part_is_whole(backend: str, folder: str) -> None:
+    """
+    Codex reads 512 characters of them, Claude Code 2,000; nobody needs more than 1,200.
+    """
+    text = instructions(
+        Settings.from_environment({"HOME": "/home/fox", "KLING_MCP_BACKEND": backend, "KLING_MCP_OUTPUT_DIR": folder})
+    )
+
+    assert len(text) <= 1_200
+    first = text[:512]
+    assert any(first[:end].endswith("new charge.") for end in range(300, 513))
+    for word in ("get_job", "job_id", "wait_seconds", "estimate_cost", "spend money"):
+        assert word in first
+    for word in ("list_jobs", "last-frame", "dated list prices", "resolve_job", "7 days"):
+        assert word in text
+    assert ("saved in" in text) is (folder != "none")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_every_answer_fits_the_schema_that_the_tool_declares(era: str, tmp_path: Path) -> None:
+    """
+    A client may check; the SDK's does.
+    """
+    async with house(tmp_path) as place, place.connect(era) as client:
+        schemas = {tool["name"]: tool.get("outputSchema", {}) for tool in await tools_of(client)}
+        job = data(await client.call_tool("image_to_video", SHORT))
+        for name, arguments in (
+            ("image_to_video", SHORT),
+            ("image_to_video", {**SHORT, "take": 2, "max_cost_usd": 0.01}),
+            ("estimate_cost", {}),
+            ("estimate_cost", SHORT),
+            ("list_models", {}),
+            ("list_models", {"model": "v3-standard"}),
+            ("get_job", {"job_id": job["job_id"]}),
+            ("list_jobs", {}),
+            ("cancel_job", {"job_id": job["job_id"]}),
+        ):
+            jsonschema.validate(data(await client.call_tool(name, arguments)), schemas[name])
