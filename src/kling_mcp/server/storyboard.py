@@ -7,7 +7,9 @@ holds for a job of an earlier conversation too.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from kling_mcp.errors import KlingError
@@ -50,19 +52,26 @@ class Storyboard:
 
 def storyboard(catalog: Catalog, job: Job) -> Storyboard:
     """The storyboard of *job*; without shots where this catalogue no longer takes its call."""
-    from kling_mcp.catalog.arguments import plan
-
     arguments = job.intent.arguments
     image = arguments.get("image")
     named = image if isinstance(image, str) else None
+    shots, slot = _planned(catalog, json.dumps(arguments, default=dict))
+    return Storyboard(shots, named, None if slot is None else _url(job.body, slot))
+
+
+@lru_cache(maxsize=256)
+def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], PictureSlot | None]:
+    """The shots of a *call*, given as JSON, and its first picture: read once, for a job is shown again and again."""
+    from kling_mcp.catalog.arguments import plan
+
+    arguments: dict[str, object] = json.loads(call)
     try:
         planned = plan(catalog, "multi_shot_video" if arguments.get("shots") else "image_to_video", arguments)
     except KlingError:
-        return Storyboard((), named, None)
+        return (), None
     parts = [(shot.prompt, shot.seconds) for shot in planned.shots]
     parts = parts or [(str(arguments.get("prompt") or ""), planned.seconds)]
-    slot = next((slot for slot in planned.pictures if slot.argument == "image"), None)
-    return Storyboard(_placed(parts), named, None if slot is None else _url(job.body, slot))
+    return _placed(parts), next((slot for slot in planned.pictures if slot.argument == "image"), None)
 
 
 def _placed(parts: Sequence[tuple[str, int]]) -> tuple[PlannedShot, ...]:
