@@ -3,7 +3,8 @@ Three servers on one ledger, killed at moments that nobody chose, and every call
 
 `KLING_PROOF_KILLS=10000` makes the night's version; 200 kills otherwise. The
 servers speak MCP over pipes; they are forked from a warm process, because a cold
-start is a second in which there is nothing to kill. `KLING_PROOF_SEED` repeats the moments of a run as far as the machine allows.
+start is a second in which there is nothing to kill. `KLING_PROOF_SEED` chooses
+other moments.
 """
 
 from __future__ import annotations
@@ -107,4 +108,3 @@ async def _kill_soon(process: Process, chance: random.Random) -> None:
     # Most die young, some live long enough to take over what others left.
     await anyio.sleep(chance.choice((chance.random() * 0.2, chance.random() * 0.2, chance.random() * 1.2)))
     process.signal(signal.SIGKILL)
-

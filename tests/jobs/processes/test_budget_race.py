@@ -1,0 +1,78 @@
+"""
+Fifty processes want 1.7 times the daily budget at once, and at no commit is the limit passed.
+
+`KLING_PROOF_RESERVATIONS=400` lets each process ask that often; 40 times otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import AsyncExitStack, closing
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from kling_mcp.simulator.serve import bind, urls_of
+from tests.jobs.processes.programs import open_ledger
+from tests.jobs.processes.scene import Home
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.jobs.processes.nursery import Nursery
+
+pytestmark = pytest.mark.anyio
+
+PROCESSES = 50
+TIMES = int(os.environ.get("KLING_PROOF_RESERVATIONS", "40"))
+CEILING_U = 1_000_000
+WANTED_U = PROCESSES * TIMES * CEILING_U
+LIMIT_U = WANTED_U * 10 // 17
+NOON_MS = 1_795_000_000_000
+
+# The engine itself writes down every state of the budget that any process commits.
+WATCH = """
+CREATE TABLE seen (seq INTEGER PRIMARY KEY, used_u INTEGER NOT NULL);
+CREATE TRIGGER watch AFTER UPDATE ON budget BEGIN
+    INSERT INTO seen (used_u) VALUES (NEW.held_u + NEW.spent_u);
+END;
+"""
+
+
+async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path) -> None:
+    with bind() as nobody:
+        home = Home(ram, "key", urls_of(nobody))
+        open_ledger(ram / "state").close()
+        with closing(sqlite3.connect(ram / "state" / "ledger.sqlite3")) as db:
+            db.executescript(WATCH)
+        options = {"times": TIMES, "ceiling_u": CEILING_U, "day_u": LIMIT_U, "now_ms": NOON_MS}
+        async with AsyncExitStack() as stack:
+            racers = [
+                await stack.enter_async_context(
+                    nursery.start(
+                        "reserve_in_a_race", home.environment(), ram / "errors.txt", name=str(number), **options
+                    )
+                )
+                for number in range(PROCESSES)
+            ]
+            with anyio.fail_after(120):
+                for racer in racers:
+                    assert await racer.line() == b'"ready"', (ram / "errors.txt").read_text()
+                for racer in racers:
+                    racer.write(b"!")
+                scores = [json.loads(await racer.line()) for racer in racers]
+
+    held, refused = (sum(score[name] for score in scores) for name in ("held", "refused"))
+    assert [score["errors"] for score in scores] == [[]] * PROCESSES
+    assert held * CEILING_U <= LIMIT_U < (held + 1) * CEILING_U
+    assert held + refused == PROCESSES * TIMES
+    with closing(sqlite3.connect(ram / "state" / "ledger.sqlite3")) as db:
+        commits, most_u = db.execute("SELECT COUNT(*), MAX(used_u) FROM seen").fetchone()
+        [(held_u, spent_u)] = db.execute("SELECT held_u, spent_u FROM budget").fetchall()
+    assert commits >= held
+    assert most_u <= LIMIT_U
+    assert held_u + spent_u == held * CEILING_U
+    assert len(home.jobs()) == held
