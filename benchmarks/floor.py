@@ -23,8 +23,12 @@ async def list_tools(ctx: Any, params: Any) -> t.ListToolsResult:
 
 
 async def call_tool(ctx: Any, params: Any) -> t.CallToolResult:
-    """Do nothing."""
-    return t.CallToolResult(content=[t.TextContent(type="text", text="done")])
+    """Do nothing; with `characters`, say so in as many, in both halves of the answer."""
+    characters = int((params.arguments or {}).get("characters", 0))
+    if not characters:
+        return t.CallToolResult(content=[t.TextContent(type="text", text="done")])
+    text = "done " * (characters // 10)
+    return t.CallToolResult(content=[t.TextContent(type="text", text=text)], structured_content={"done": text})
 
 
 async def main() -> None:
