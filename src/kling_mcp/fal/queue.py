@@ -76,6 +76,11 @@ _PASSING: Final = frozenset({408, 409, 425})
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ENDPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_REQUEST_PATH: Final = re.compile(
+    r"/(?P<owner>[^/]+)/(?P<app>[^/]+)(/[A-Za-z0-9._-]+){0,8}/requests/(?P<id>[^/]+)(?P<tail>(/[a-z]+)?)"
+)
+"""What comes after the base in the address of a request; every part is compared with what it should be."""
+
 _KEPT_LOGS: Final = 200
 
 
@@ -396,12 +401,11 @@ def _checked_url(url: object, base: str, endpoint_id: str, request_id: str, what
     """
     address = Address.read(url)
     path = None if address is None or address.query else address.path_under(base)
-    if path is None:
+    match = None if path is None else _REQUEST_PATH.fullmatch(path)
+    if match is None or [match["owner"], match["app"], match["id"]] != [*endpoint_id.split("/")[:2], request_id]:
         return None
-    owner, app = endpoint_id.split("/")[:2]
-    tail = "(/response)?" if what == "response" else _TAILS[what]
-    shape = rf"/{re.escape(owner)}/{re.escape(app)}(/[A-Za-z0-9._-]+){{0,8}}/requests/{re.escape(request_id)}{tail}"
-    return base + path if re.fullmatch(shape, path) else None
+    tails = {"", "/response"} if what == "response" else {_TAILS[what]}
+    return base + match[0] if match["tail"] in tails else None
 
 
 def _standing(body: Mapping[str, object]) -> QueueStatus | Completed:
