@@ -204,22 +204,14 @@ async def connected(debugger: str) -> AsyncGenerator[Browser]:
 
 
 @asynccontextmanager
-async def page(browser: Browser, url: str, *, width: int, scale: float = 1, **media: str) -> AsyncGenerator[Session]:
-    """
-    A page at *url*, *width* CSS pixels wide.
-
-    Args:
-        scale: Device pixels per CSS pixel.
-        media: Media features with ``_`` for ``-``, such as ``prefers_reduced_motion="reduce"``.
-    """
+async def page(browser: Browser, url: str, *, width: int, scale: float = 1) -> AsyncGenerator[Session]:
+    """A page at *url*, *width* CSS pixels wide, with *scale* device pixels for each."""
     context = (await browser.call("Target.createBrowserContext", {}))["browserContextId"]
     target = (await browser.call("Target.createTarget", {"url": "about:blank", "browserContextId": context}))[
         "targetId"
     ]
     attached = await browser.call("Target.attachToTarget", {"targetId": target, "flatten": True})
     session = await browser.session(lambda one: one.session_id == attached["sessionId"])
-    features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
-    await session.call("Emulation.setEmulatedMedia", features=features)
     await session.call(
         "Emulation.setDeviceMetricsOverride", width=width, height=1400, deviceScaleFactor=scale, mobile=False
     )

@@ -134,8 +134,6 @@ class Theatre:
     html: str = ""
     policy: str = ""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    swaps: dict[str, str] = field(default_factory=dict)
-    """Words in answers of the server that reach the page as others."""
     gone: set[str] = field(default_factory=set)
     """Addresses under which the CDN has nothing any more."""
 
@@ -148,22 +146,35 @@ class Theatre:
         width: int = 720,
         context: dict[str, Any] | None = None,
         scale: float = 1,
-        **options: Any,
+        open_links: bool = True,
+        stale: dict[str, str] | None = None,
+        **media: str,
     ) -> AsyncGenerator[View]:
-        """Let the host call *tool* and show the page with what comes of it."""
+        """
+        Let the host call *tool* and show the page with what comes of it.
+
+        Args:
+            width: Of the page, in CSS pixels.
+            context: The host's theme and styles.
+            scale: Device pixels per CSS pixel.
+            open_links: Whether the host opens links.
+            stale: Words of the first answer, and older ones that the host remembers in their place.
+            media: Media features with ``_`` for ``-``, such as ``prefers_reduced_motion="reduce"``.
+        """
         name = f"plan-{len(self.plans)}"
-        media = {key: options.pop(key) for key in list(options) if key.startswith("prefers_")}
         self.plans[name] = {
             "name": name,
             "tool": tool,
             "arguments": arguments,
             "context": context or LIGHT,
-            "openLinks": True,
-            **options,
+            "openLinks": open_links,
+            "stale": stale or {},
         }
         url = f"http://{self.address}/host/{name}"
-        async with chromium.page(self.browser, url, width=width, scale=scale, **media) as host:
+        async with chromium.page(self.browser, url, width=width, scale=scale) as host:
             page = await self.browser.session(lambda one: one.parent_id == host.target_id)
+            features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+            await page.call("Emulation.setEmulatedMedia", features=features)
             view = View(host, page)
             yield view
             assert await host.run("faults") == []
@@ -200,8 +211,10 @@ class Theatre:
         except MCPError as error:
             return JSONResponse({"error": {"code": error.error.code, "message": error.error.message}})
         words = json.dumps(answer.model_dump(by_alias=True, mode="json", exclude_none=False))
-        for old, new in {self.media: CDN, **self.swaps}.items():
-            words = words.replace(old, new)
+        words = words.replace(self.media, CDN)
+        if asked["first"]:
+            for new, old in self.plans[asked["plan"]]["stale"].items():
+                words = words.replace(new, old)
         result = {key: value for key, value in json.loads(words).items() if value is not None}
         return JSONResponse({"result": result})
 
