@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -28,7 +29,6 @@ from tests.conftest import CANARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 HOUR_MS = 3_600_000
 NOW_MS = 1_795_255_200_000
@@ -124,7 +124,7 @@ def test_without_a_ledger_there_are_no_jobs_and_none_is_made(tmp_path: Path) -> 
 def test_the_ledger_is_a_table_of_80_columns_with_paths_below(tmp_path: Path) -> None:
     fill(tmp_path / "state")
 
-    done = command("jobs")
+    done = command("jobs", HOME=str(tmp_path), USERPROFILE=str(tmp_path))
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -235,10 +235,16 @@ async def test_what_would_stop_a_job_is_found(name: str, fal: tuple[Simulator, d
     assert words in stops[0].text
 
 
+NOWHERE = Path(os.sep, "no such folder").absolute()
+
 NOTES: dict[str, tuple[dict[str, str], str, str]] = {
     "the simulator": ({"KLING_MCP_BACKEND": "simulator", "FAL_KEY": ""}, "backend", "It was not started"),
     "videos that are not saved": ({"KLING_MCP_OUTPUT_DIR": "none"}, "videos", "only linked"),
-    "no folder for pictures": ({"KLING_MCP_INPUT_DIRS": "/no/such/folder"}, "pictures", "https URLs"),
+    "no folder for pictures": (
+        {"KLING_MCP_INPUT_DIRS": str(NOWHERE)},
+        "pictures",
+        "https URLs",
+    ),
 }
 
 

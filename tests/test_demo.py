@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import kling_mcp
-from kling_mcp.demo import is_mp4
+from kling_mcp.catalog.arguments import plan
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.demo import _arguments, _film, is_mp4
+from kling_mcp.errors import SettingsError
 
 SPEED = "200"
 SAMPLES = Path(kling_mcp.__file__).parent / "simulator"
@@ -70,6 +73,21 @@ def test_models_without_shots_or_sound_have_their_demo_too(
     assert f"Picture   {picture}\n{first}" in done.stdout
     assert tool_basis in done.stdout
     assert len(list((tmp_path / "videos").glob("*.mp4"))) == 1
+
+
+@pytest.mark.parametrize("model", load().models)
+@pytest.mark.parametrize("shots", [None, 1, 2, 6])
+def test_every_model_takes_what_the_demo_asks_of_it(model: str, shots: int | None) -> None:
+    if load().model(model).argument_of("shot") is None and shots not in {None, 1}:
+        with pytest.raises(SettingsError, match=f"1 with {model}"):
+            _film(model, shots)
+        return
+    film = _film(model, shots)
+
+    arguments = _arguments(film, SAMPLES / "sample.jpg")
+    chosen = plan(load(), "multi_shot_video" if film.shots > 1 else "image_to_video", arguments)
+
+    assert (chosen.endpoint.model, len(chosen.shots) or 1, chosen.seconds) == (model, film.shots, film.cuts[-1])
 
 
 WRONG = {
