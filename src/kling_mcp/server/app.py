@@ -101,7 +101,8 @@ class App:
     async def remaining_today(self, patience: Patience) -> Decimal | None:
         """What is left of today's budget in dollars; None if the ledger cannot say."""
         try:
-            today = (await patience.soon(self.studio.spend))[0]
+            # A price is worth more at once than with the rest of the budget.
+            today = (await patience.soon(self.studio.spend, extra_seconds=-3))[0]
         except KlingError:
             return None
         return max(self.studio.settings.daily_budget_usd - dollars(today.held_u + today.spent_u), dollars(0))
