@@ -9,8 +9,11 @@ and `tests/server/test_stdio.py` fails loudly when an upgrade moves them.
   specification allows (2026-07-28, basic/versioning). So probes are answered
   here, before the SDK's loop sees the connection.
 * SIGTERM ends a Python process without unwinding, and a blocked read of
-  standard input keeps it from unwinding. So on a signal the work is closed
-  here and the process ends by `os._exit`.
+  standard input keeps it from unwinding. So on a signal everything but that
+  read is unwound here, and the process ends by `os._exit`.
+* A thread that waits for a busy disk or a locked ledger cannot be interrupted
+  either. So a process that is to leave is gone in time whatever still runs:
+  the ledger says how far each job had come.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import mcp_types as t
@@ -37,12 +41,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from mcp.server.lowlevel.server import Server
+    from mcp.shared._stream_protocols import ReadStream, WriteStream
 
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
 
 _PARENT_CHECK_SECONDS: Final = 2.0
+_LEAVE_WITHIN_SECONDS: Final = 1.8
+"""Hosts kill two seconds after they have closed standard input."""
 
 
 async def serve(server: Server[Any], close: Callable[[], Awaitable[None]]) -> None:
@@ -50,36 +57,88 @@ async def serve(server: Server[Any], close: Callable[[], Awaitable[None]]) -> No
     Serve *server* on standard input and output until the client closes them or a signal arrives.
 
     Args:
-        close: Brings work to an end within two seconds; called before the process ends by a signal.
+        close: Brings work to an end within two seconds; after a signal, calls are still answered meanwhile.
     """
-    async with stdio_server() as (read, write), server.lifespan(server) as state:
-        send, replay = create_context_streams[SessionMessage | Exception](0)
+    with _Leaving() as leaving:
+        async with stdio_server() as (read, write):
+            async with server.lifespan(server) as state:
+                await _converse(server, read, write, state, close, leaving)
+            if leaving.by_signal:
+                sys.stderr.flush()
+                os._exit(0)
 
-        async def pump() -> None:
-            """Answer probes until the first request that is none, and pass everything else on."""
-            probing = True
-            async with send:
-                async for item in read:
-                    request = item.message if isinstance(item, SessionMessage) else None
-                    if probing and isinstance(request, t.JSONRPCRequest):
-                        probing = _is_probe(request)
-                        if probing:
-                            await write.send(SessionMessage(await _answer(server, request, state)))
-                            continue
-                    await send.send(item)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(pump)
-            tasks.start_soon(_leave_on_signal, close)
-            tasks.start_soon(_leave_without_parent, close, os.getppid())
-            await serve_dual_era_loop(
-                server,
-                replay,
-                write,
-                lifespan_state=state,
-                init_options=server.create_initialization_options(),
-            )
+async def _converse(
+    server: Server[Any],
+    read: ReadStream[SessionMessage | Exception],
+    write: WriteStream[SessionMessage],
+    state: object,
+    close: Callable[[], Awaitable[None]],
+    leaving: _Leaving,
+) -> None:
+    send, replay = create_context_streams[SessionMessage | Exception](0)
+
+    async def pump() -> None:
+        """Answer probes until the first request that is none, and pass everything else on."""
+        probing = True
+        async with send:
+            async for item in read:
+                request = item.message if isinstance(item, SessionMessage) else None
+                if probing and isinstance(request, t.JSONRPCRequest):
+                    probing = _is_probe(request)
+                    if probing:
+                        await write.send(SessionMessage(await _answer(server, request, state)))
+                        continue
+                await send.send(item)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def leave() -> None:
+            leaving.now(by_signal=True)
+            with contextlib.suppress(Exception):
+                await close()
             tasks.cancel_scope.cancel()
+
+        tasks.start_soon(pump)
+        if sys.platform != "win32":
+            tasks.start_soon(_when_signalled, leave)
+            tasks.start_soon(_when_orphaned, leave)
+        await serve_dual_era_loop(
+            server,
+            replay,
+            write,
+            lifespan_state=state,
+            init_options=server.create_initialization_options(),
+        )
+        leaving.now()
+        tasks.cancel_scope.cancel()
+
+
+class _Leaving:
+    """Sees to it that a process that is to leave does, also where a thread keeps it from unwinding."""
+
+    def __init__(self) -> None:
+        self.by_signal = False
+        self._deadline = threading.Timer(_LEAVE_WITHIN_SECONDS, self._give_up)
+        self._deadline.daemon = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline.cancel()
+
+    def now(self, *, by_signal: bool = False) -> None:
+        """From now on there are less than two seconds."""
+        self.by_signal |= by_signal
+        if not self._deadline.is_alive():
+            self._deadline.start()
+
+    @staticmethod
+    def _give_up() -> None:
+        log.warning("leaving although something is still under way")
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _is_probe(request: t.JSONRPCRequest) -> bool:
@@ -123,26 +182,19 @@ class _Probe:
         return None
 
 
-async def _leave_on_signal(close: Callable[[], Awaitable[None]]) -> None:
-    if sys.platform == "win32":  # pragma: no cover - the event loop of Windows has no signal receiver
-        return
+async def _when_signalled(leave: Callable[[], Awaitable[None]]) -> None:
+    # Open until the end: a second signal would kill while the first is being obeyed.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("leaving on a signal", extra={"signal": signal.Signals(number).name})
-            await _leave(close)
+            await leave()
 
 
-async def _leave_without_parent(close: Callable[[], Awaitable[None]], parent: int) -> None:
-    """End when the host is gone but somebody else still holds our standard input open."""
-    while sys.platform != "win32":
+async def _when_orphaned(leave: Callable[[], Awaitable[None]]) -> None:
+    """Leave when the host is gone but somebody else still holds our standard input open."""
+    parent = os.getppid()
+    while True:
         await anyio.sleep(_PARENT_CHECK_SECONDS)
         if os.getppid() != parent:
             log.info("leaving because the host is gone")
-            await _leave(close)
-
-
-async def _leave(close: Callable[[], Awaitable[None]]) -> None:
-    with contextlib.suppress(Exception):
-        await close()
-    sys.stderr.flush()
-    os._exit(0)
+            await leave()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Nursery", "Process"]
 
@@ -64,7 +64,7 @@ class Nursery:
         order = {"program": program, "environment": dict(environment), "options": options}
         try:
             socket.send_fds(self._control, [json.dumps(order).encode() + b"\n"], [stdin, stdout, stderr])
-            return Process(self, self._answer()["pid"], to_process, from_process)
+            return Process(self.status, self._answer()["pid"], to_process, from_process)
         finally:
             for descriptor in (stdin, stdout, stderr):
                 os.close(descriptor)
@@ -85,11 +85,16 @@ class Nursery:
 
 
 class Process:
-    """A process with pipes at its standard input and output; the block's end kills what is left of it."""
+    """
+    A process with pipes at its standard input and output; the block's end kills what is left of it.
 
-    def __init__(self, nursery: Nursery, pid: int, to_process: int, from_process: int) -> None:
+    Args:
+        status: Tells the exit code of a process that has ended.
+    """
+
+    def __init__(self, status: Callable[[int], int], pid: int, to_process: int, from_process: int) -> None:
         self.pid = pid
-        self._nursery = nursery
+        self._status = status
         self._to: int | None = to_process
         self._from = from_process
         self._unread = b""
@@ -140,7 +145,7 @@ class Process:
             while self._exit_code is None:
                 await self._read()
         if self._exit_code is None:
-            self._exit_code = self._nursery.status(self.pid)
+            self._exit_code = self._status(self.pid)
         return self._exit_code
 
     async def _read(self) -> None:
