@@ -59,16 +59,19 @@ def clip(house: Theatre, **more: Any) -> dict[str, Any]:
     return {"image": str(house.image), "prompt": "The boat drifts.", **more}
 
 
-async def finished(house: Theatre, **more: Any) -> dict[str, Any]:
-    """A job that was done before anybody looked."""
-    call = await house.client.call_tool("image_to_video", clip(house, **more))
-    assert call.structured_content is not None
-    house.clock.advance(400)
-    looked = {"job_id": call.structured_content["job_id"], "wait_seconds": 20}
-    job = (await house.client.call_tool("get_job", looked)).structured_content
+async def job_of(house: Theatre, tool: str, arguments: dict[str, Any], seconds: float, state: str) -> dict[str, Any]:
+    """A job that was begun *seconds* ago, before anybody looked, and has come to *state*."""
+    job = (await house.client.call_tool(tool, arguments)).structured_content
+    house.clock.advance(seconds)
+    while job is not None and (job["state"] != state or (state == "completed" and not job["video"]["saved_to"])):
+        again = {"job_id": job["job_id"], "wait_seconds": 1}
+        job = (await house.client.call_tool("get_job", again)).structured_content
     assert job is not None
-    assert job["video"]["saved_to"]
     return job
+
+
+async def finished(house: Theatre) -> dict[str, Any]:
+    return await job_of(house, "image_to_video", clip(house), 400, "completed")
 
 
 async def playing(view: View) -> None:
@@ -159,21 +162,19 @@ async def test_cancelling_is_asked_twice_and_done_with_the_keyboard_alone(debugg
 
 async def test_cancelling_a_running_job_warns_of_the_bill_before_and_after(debugger: str, tmp_path: Path) -> None:
     with anyio.fail_after(60):
-        async with (
-            theatre(tmp_path, debugger) as house,
-            house.show("image_to_video", clip(house), context=DARK, width=320) as view,
-        ):
-            await view.state("queued")
-            house.clock.advance(5)
-            await view.state("running")
-            await view.click("#cancel")
-            assert "may still finish, and be billed about $0.42" in await view.text("#really")
-            await view.picture(ARTIFACTS / "cancel-asks-320.png")
-            await view.click("#sure")
-            await view.page.until("document.querySelector('#trouble').innerText.includes('may still finish')")
-            assert await view.page.run("document.querySelector('main').dataset.state") == "running"
-            assert await view.page.run("document.querySelector('#cancel').hidden")
-            assert await view.page.run(LOOKS_AHEAD) == 1
+        async with theatre(tmp_path, debugger) as house:
+            job = await job_of(house, "image_to_video", clip(house), 5, "running")
+            async with house.show("get_job", {"job_id": job["job_id"]}, context=DARK, width=320) as view:
+                await view.state("running")
+                await view.page.until("!document.querySelector('#still').hidden")
+                await view.click("#cancel")
+                assert "may still finish, and be billed about $0.42" in await view.text("#really")
+                await view.picture(ARTIFACTS / "cancel-asks-320.png")
+                await view.click("#sure")
+                await view.page.until("document.querySelector('#trouble').innerText.includes('may still finish')")
+                assert await view.page.run("document.querySelector('main').dataset.state") == "running"
+                assert await view.page.run("document.querySelector('#cancel').hidden")
+                assert await view.page.run(LOOKS_AHEAD) == 1
 
 
 async def test_a_failure_says_what_why_and_whether_it_was_billed_and_nothing_of_it_is_markup(
@@ -186,11 +187,10 @@ async def test_a_failure_says_what_why_and_whether_it_was_billed_and_nothing_of_
         async with theatre(tmp_path, debugger) as house:
             house.simulator.faults.fail(failure("content_policy_violation", f"Flagged {attack}"))
             arguments = {"image": "https://example.com/harbour.png", "prompt": attack}
-            async with house.show("image_to_video", arguments) as view:
-                await view.state("queued")
-                assert "harbour.png" in await view.text("#stage")
-                house.clock.advance(400)
+            job = await job_of(house, "image_to_video", arguments, 400, "failed")
+            async with house.show("get_job", {"job_id": job["job_id"]}) as view:
                 await view.state("failed")
+                assert "harbour.png" in await view.text("#stage")
                 text = await view.text("#trouble")
                 await view.picture(ARTIFACTS / "failed.png")
 
@@ -249,33 +249,30 @@ async def test_the_page_follows_the_hosts_theme_and_stays_readable_and_narrow(
     context = DARK if theme == "dark" else LIGHT
     with anyio.fail_after(60):
         async with theatre(tmp_path, debugger) as house:
-            long = "A" * 300
-            shots = [*SHOTS[:2], {"prompt": long, "duration": 4}]
-            async with house.show(
-                "multi_shot_video",
-                film(house, shots=shots),
-                width=320,
-                context=context,
-                prefers_reduced_motion="reduce",
-            ) as view:
-                await view.state("queued")
-                house.clock.advance(60)
+            call = film(house, shots=[*SHOTS[:2], {"prompt": "A" * 300, "duration": 4}])
+            job = await job_of(house, "multi_shot_video", call, 60, "running")
+            shown = {"arguments": {"job_id": job["job_id"]}, "width": 320, "context": context}
+            async with house.show("get_job", **shown, prefers_reduced_motion="reduce") as view:
                 await view.state("running")
+                await view.page.until("!document.querySelector('#still').hidden")
                 await view.picture(ARTIFACTS / f"{theme}-320.png")
                 assert await view.page.run("document.documentElement.scrollWidth") == 320
-                assert (
-                    await view.page.run("getComputedStyle(document.querySelector('h1'), '::before').animationName")
-                    == "none"
-                )
-                for css, on in (("h1", "body"), ("#clock", "body"), ("#shots .text", "body"), ("#cancel", "body")):
-                    assert await contrast(view, css, on) >= 4.5, css
+                dot = "getComputedStyle(document.querySelector('h1'), '::before').animationName"
+                assert await view.page.run(dot) == "none"
+                for css in ("h1", "#clock", "#shots .text", "#cancel", "dt", "footer"):
+                    assert await contrast(view, css, "body") >= 4.5, css
+            async with house.show("get_job", **shown) as view:
+                await view.state("running")
+                assert await view.page.run(dot) == "breathe"
 
-                house.clock.advance(300)
+            house.clock.advance(300)
+            await job_of(house, "multi_shot_video", call, 0, "completed")
+            async with house.show("get_job", **shown) as view:
                 await view.state("completed")
                 await playing(view)
                 await view.picture(ARTIFACTS / f"{theme}-320-finished.png")
                 assert await view.page.run("document.documentElement.scrollWidth") == 320
-                for css, on in (("#open", "#open"), ("#path", "body"), ("dt", "body"), ("footer", "body")):
+                for css, on in (("#open", "#open"), ("#path", "body"), ("#shots button", "body")):
                     assert await contrast(view, css, on) >= 4.5, css
 
                 other = "light" if theme == "dark" else "dark"
@@ -309,31 +306,32 @@ async def contrast(view: View, css: str, on: str) -> float:
 
 async def test_a_screen_reader_finds_names_and_roles(debugger: str, tmp_path: Path) -> None:
     with anyio.fail_after(60):
-        async with theatre(tmp_path, debugger) as house, house.show("multi_shot_video", film(house)) as view:
-            await view.state("queued")
-            house.clock.advance(60)
-            await view.state("running")
-            seen = await names(view)
-            assert {
-                ("main", "Rendering"),
-                ("heading", "Rendering"),
-                ("progressbar", "Progress"),
-                ("list", "Shots"),
-                ("button", "Cancel the job…"),
-                ("image", "The start frame"),
-            } <= seen
-            assert ("status", "") in seen
+        async with theatre(tmp_path, debugger) as house:
+            job = await job_of(house, "multi_shot_video", film(house), 60, "running")
+            async with house.show("get_job", {"job_id": job["job_id"]}) as view:
+                await view.state("running")
+                await view.page.until("!document.querySelector('#still').hidden")
+                assert {
+                    ("main", "Rendering"),
+                    ("heading", "Rendering"),
+                    ("progressbar", "Progress"),
+                    ("list", "Shots"),
+                    ("button", "Cancel the job…"),
+                    ("image", "The start frame"),
+                    ("status", ""),
+                } <= await names(view)
 
             house.clock.advance(300)
-            await view.state("completed")
-            await playing(view)
-            seen = await names(view)
-            assert {
-                ("Video", "The finished video"),
-                ("button", "Play shot 2 from 0:05"),
-                ("button", "Open the video"),
-            } <= seen
-            assert "progressbar" not in {role for role, _ in seen}
+            await job_of(house, "multi_shot_video", film(house), 0, "completed")
+            async with house.show("get_job", {"job_id": job["job_id"]}) as view:
+                await playing(view)
+                seen = await names(view)
+                assert {
+                    ("Video", "The finished video"),
+                    ("button", "Play shot 2 from 0:05"),
+                    ("button", "Open the video"),
+                } <= seen
+                assert "progressbar" not in {role for role, _ in seen}
 
 
 async def names(view: View) -> set[tuple[str, str]]:
