@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ import pytest
 
 from kling_mcp import __version__, check
 from kling_mcp.catalog.endpoint import Catalog, load
-from kling_mcp.doctor import examine
+from kling_mcp.doctor import _first_day, _prices, examine
 from kling_mcp.fal.platform import PublishedModel
 from kling_mcp.jobs.job import Accepted, Failed, Fault, Finished, Intent, LostTrack, Sending
 from kling_mcp.jobs.ledger import Limits
@@ -268,6 +269,23 @@ async def test_a_busy_fal_does_not_condemn_the_key(fal: tuple[Simulator, dict[st
     found = {finding.subject: finding for finding in await examine(settings(**environment))}
 
     assert found["key"].mark == "note"
+
+
+@pytest.mark.parametrize(("days", "mark"), [(0, "ok"), (120, "ok"), (121, "note")])
+def test_prices_grow_old(days: int, mark: str) -> None:
+    newest = max(price.as_of for endpoint in load().endpoints for price in endpoint.prices)
+
+    found = _prices(_first_day(newest) + timedelta(days=days))
+
+    assert (found.mark, f"from {newest}, {days} days ago" in found.text) == (mark, True)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "first"),
+    [("2026", date(2026, 1, 1)), ("2026-08", date(2026, 8, 1)), ("2026-08-19", date(2026, 8, 19))],
+)
+def test_a_date_without_day_or_month_counts_from_its_first_day(as_of: str, first: date) -> None:
+    assert _first_day(as_of) == first
 
 
 # ---- catalog check
