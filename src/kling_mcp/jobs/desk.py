@@ -10,7 +10,7 @@ processes.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Desk"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Desk:
             LedgerUnavailable: The ledger cannot be opened or used.
         """
         ledger = self._ledger or await self._opened()
-        return await anyio.to_thread.run_sync(question, ledger, limiter=self._one_at_a_time)
+        return await self._in_thread(question, ledger)
 
     async def owner(self) -> Owners:
         """
@@ -85,7 +86,7 @@ class Desk:
         async with self._opening:
             if self._owner is None:
                 try:
-                    self._owner, self._spool = await anyio.to_thread.run_sync(self._take_name, self.folder / "owners")
+                    self._owner, self._spool = await self._in_thread(self._take_name, self.folder / "owners")
                 except OSError as error:
                     raise LedgerUnavailable(
                         f"The folder {self.folder} has no room for, or does not allow, the files that keep a job safe "
@@ -119,7 +120,7 @@ class Desk:
         try:
             if self._spool is None:
                 raise OSError("no spool")
-            await anyio.to_thread.run_sync(self._spool.keep, job_id, accepted)
+            await self._in_thread(self._spool.keep, job_id, accepted)
         except OSError:
             log.critical("PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id})
         return None
@@ -166,10 +167,14 @@ class Desk:
         if self._owner is not None:
             self._owner.close()
 
+    async def _in_thread(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Do *work* where it may block; one thing at a time, and to its end even if the caller is cancelled."""
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=self._one_at_a_time)
+
     async def _opened(self) -> Ledger:
         async with self._opening:
             if self._ledger is None:
-                self._ledger = await anyio.to_thread.run_sync(self._open_ledger, limiter=self._one_at_a_time)
+                self._ledger = await self._in_thread(self._open_ledger)
             return self._ledger
 
 

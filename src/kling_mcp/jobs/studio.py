@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import State
     from kling_mcp.jobs.ledger import DaySpend, Ledger
-    from kling_mcp.jobs.owners import Owners
-    from kling_mcp.jobs.spool import Spool
     from kling_mcp.jobs.submit import Draft
     from kling_mcp.settings import Settings
 
@@ -64,7 +62,6 @@ class Studio:
     Args:
         open_fal: Makes the client of fal.ai; called once, on first use.
         open_ledger: Opens the ledger; called once, on first use, in a worker thread.
-        take_name: Names this process among the owners of jobs, as in `Desk`.
     """
 
     def __init__(
@@ -73,11 +70,10 @@ class Studio:
         open_fal: Callable[[], Fal],
         open_ledger: Callable[[], Ledger] | None = None,
         world: World | None = None,
-        take_name: Callable[[Path], tuple[Owners, Spool]] | None = None,
     ) -> None:
         self.settings = settings
         self.world = world or World()
-        self.desk = Desk(settings.data_dir, self.world, open_ledger or self._sqlite, take_name)
+        self.desk = Desk(settings.data_dir, self.world, open_ledger or self._sqlite)
         self._open_fal = open_fal
         self._opened_fal: Fal | None = None
         self._tasks: TaskGroup | None = None
