@@ -184,9 +184,14 @@ BLOCKS = {"demo": demo, "links": links, "models": models, "tools": tools, "setti
 
 
 def main() -> None:
-    """Write every block anew."""
-    page = README.read_text(encoding="utf-8")
-    page = _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}{match[4]}", page)
+    """Write every block anew; a run of the demo only where it tells something else."""
+
+    def renewed(match: re.Match[str]) -> str:
+        text = BLOCKS[match[2]]()
+        same = match[2] == "demo" and same_every_time(text) == same_every_time(match[3])
+        return match[0] if same else f"{match[1]}{text}{match[4]}"
+
+    page = _BLOCK.sub(renewed, README.read_text(encoding="utf-8"))
     README.write_text(page, encoding="utf-8")
     MANIFEST.write_text(manifest(), encoding="utf-8")
 

@@ -61,6 +61,21 @@ def test_the_demo_in_the_readme_is_a_run_of_the_demo() -> None:
     assert docs_blocks.same_every_time(shown) == docs_blocks.same_every_time(played)
 
 
+@pytest.mark.anyio
+async def test_the_resources_and_prompts_that_the_pages_name_exist() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    with anyio.fail_after(20):
+        async with Client(build(Settings.from_environment({}))) as client:
+            tools = (await client.list_tools()).tools
+            fixed = {str(resource.uri) for resource in (await client.list_resources()).resources}
+            shaped = {one.uri_template for one in (await client.list_resource_templates()).resource_templates}
+            prompts = [prompt.name for prompt in (await client.list_prompts()).prompts]
+
+    assert set(re.findall(r"`(kling://[^`]+)`", text)) <= fixed | shaped
+    assert f"three prompts help with wording: {', '.join(f'`{name}`' for name in prompts)}." in text
+    assert (len(tools), "The assistant gets nine tools" in text, "Nine tools" in text) == (9, True, True)
+
+
 # ---- for people to paste
 
 
