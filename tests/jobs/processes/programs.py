@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,33 @@ def make_a_video(environment: Mapping[str, str], options: Mapping[str, Any]) -> 
                 await rounds.more(2)
                 await all_at_rest(studio)
         report({"answers": answers})
+
+    anyio.run(run)
+
+
+def call_once(environment: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """
+    A server that is called once and then stopped, however far it has come.
+
+    Options: `arguments` of the call, `patience_seconds`, and those of `at_point`.
+    """
+    settings = settings_of(environment)
+    passed = at_point(options)
+
+    async def run() -> None:
+        from kling_mcp.errors import KlingError
+        from kling_mcp.jobs.studio import Studio
+
+        studio = Studio(
+            settings,
+            lambda: SwiftFal(settings, 5.0),
+            lambda: WatchedLedger(open_ledger(settings.data_dir), passed),  # type: ignore[arg-type]
+            swift_world(passed),
+        )
+        async with studio.open():
+            report(await answer(studio, options["arguments"]))
+            with contextlib.suppress(KlingError), anyio.move_on_after(options["patience_seconds"]):
+                await all_at_rest(studio)
 
     anyio.run(run)
 
@@ -182,6 +210,7 @@ def reserve_in_a_race(environment: Mapping[str, str], options: Mapping[str, Any]
 
 PROGRAMS: dict[str, Callable[[Mapping[str, str], Mapping[str, Any]], None]] = {
     "make_a_video": make_a_video,
+    "call_once": call_once,
     "only_recover": only_recover,
     "serve": serve,
     "reserve_in_a_race": reserve_in_a_race,

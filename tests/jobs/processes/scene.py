@@ -45,9 +45,15 @@ def call(prompt: str, *, upload: bool = True) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def instant_fal() -> AsyncGenerator[tuple[Simulator, BaseUrls]]:
-    """A fal that has a video ready by the time anybody can ask."""
-    simulator = Simulator(speed=1e9, switches=Switches(dispatch_seconds=0), renderer=sample_video, concurrency=1000)
+async def instant_fal(*, history: bool = True) -> AsyncGenerator[tuple[Simulator, BaseUrls]]:
+    """
+    A fal that has a video ready by the time anybody can ask.
+
+    Args:
+        history: Whether a request can be found again without its id.
+    """
+    switches = Switches(dispatch_seconds=0, history_lag_seconds=0 if history else 1e9)
+    simulator = Simulator(speed=1e9, switches=switches, renderer=sample_video, concurrency=1000)
     async with serving(simulator) as urls:
         yield simulator, urls
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.fal.client import Fal
 from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, MediaClient
 from kling_mcp.fal.platform import FalPlatform
@@ -108,7 +109,8 @@ def at_point(options: Mapping[str, Any]) -> Callable[[str], None]:
 
     `kill`: the process is gone at once. `hold`: it says so in the fifo `told` and
     stops there until something can be read from the fifo `released`. `fill`: the
-    disk below that folder is full from then on. `limit`: no file can grow from then on.
+    disk below that folder is full from then on. `limit`: no file can grow beyond the ledger's size
+    from then on. `refuse`: the ledger fails once.
     """
     point = options.get("point")
     pending = point is not None
@@ -125,8 +127,10 @@ def at_point(options: Mapping[str, Any]) -> Callable[[str], None]:
                 _hold(Path(options["told"]), Path(options["released"]))
             case "fill":
                 fill(Path(options["folder"]))
+            case "refuse":
+                raise LedgerUnavailable("The ledger could not be used just now.", "Nothing is spent meanwhile.")
             case "limit":
-                _let_no_file_grow(Path(options["folder"]))
+                _let_no_file_outgrow_the_ledger(Path(options["folder"]))
 
     return passed
 
@@ -150,12 +154,12 @@ def fill(folder: Path) -> None:
     os.close(descriptor)
 
 
-def _let_no_file_grow(folder: Path) -> None:
+def _let_no_file_outgrow_the_ledger(folder: Path) -> None:
     import resource
 
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+    # Python ignores the signal that goes with it, so that a write fails as on a full disk.
+    size = (folder / "ledger.sqlite3").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def report(data: object) -> None:
