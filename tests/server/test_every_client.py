@@ -163,9 +163,8 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         job = await finished(client, data(await client.call_tool("image_to_video", SHORT))["job_id"])
         listed = (await client.list_resources()).resources
         uris = [str(resource.uri) for resource in listed]
-        assert uris == [
-            "kling://models", "kling://pricing", "kling://jobs", "kling://spend", job["resource"],
-        ]  # fmt: skip
+        fixed = ["kling://models", "kling://pricing", "kling://jobs", "kling://spend", "ui://kling/job.html"]
+        assert uris == [*fixed, job["resource"]]
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates] == [
             "kling://models/{model}",
@@ -204,7 +203,7 @@ async def test_a_finished_job_may_be_kept_long_and_a_running_one_hardly(
     """
     The hints of the newer era; the older one has none.
     """
-    async with house(tmp_path, transport, speed=60) as place, place.connect(era, cache=None) as client:
+    async with house(tmp_path, transport, speed=100) as place, place.connect(era, cache=None) as client:
         job = data(await client.call_tool("image_to_video", SHORT))
         running = await client.read_resource(job["resource"])
         await finished(client, job["job_id"])

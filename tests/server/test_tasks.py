@@ -78,6 +78,19 @@ async def test_a_task_outlives_the_server_that_made_it(transport: str, tmp_path:
     assert place.accepted == 1
 
 
+async def test_the_same_call_is_the_same_task_and_says_so(tmp_path: Path) -> None:
+    """
+    Nothing is sent again; the message of the answer tells how to make another.
+    """
+    async with house(tmp_path, speed=5) as place, place.connect(NEWER, extensions=[TakesTasks()]) as client:
+        first = await client.session.call_tool("image_to_video", SHORT, allow_claimed=True)
+        again = await client.session.call_tool("image_to_video", SHORT, allow_claimed=True)
+
+    assert again.task_id == first.task_id  # type: ignore[union-attr]
+    assert "nothing new was sent or charged" in again.status_message  # type: ignore[union-attr]
+    assert place.accepted == 1
+
+
 async def test_what_fails_at_fal_is_a_completed_task_with_an_error(tmp_path: Path) -> None:
     """
     `failed` is for errors of the protocol; the model shall read what happened.

@@ -7,6 +7,7 @@ and what it answers is the job as it is then, with the next call to make.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -40,8 +41,12 @@ async def job(
 ) -> t.CallToolResult | dict[str, Any]:
     """The job as a task where the client takes tasks, else as a result after at most *wait_seconds*."""
     app = call.app
-    if as_task and (task := app.tasks.offered(call.ctx, app.jobs.of(current))) is not None:
-        return task
+    if as_task:
+        task = app.jobs.of(current)
+        # A task has no warnings of its own; that the same call was made before is worth saying where it is answered.
+        said = replace(task, message=". ".join([task.message, *warnings]))
+        if (offered := app.tasks.offered(call.ctx, said)) is not None:
+            return offered
     current = await _watched(call, current, wait_seconds)
     return page.drawn(job_result(current, app.now_ms(), *warnings), storyboard(app.catalog, current))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.studio import Studio
+    from kling_mcp.server.app import App
 
 __all__ = ["News"]
 
@@ -59,7 +60,7 @@ class News:
         self, ctx: ServerRequestContext[Any], params: t.SubscriptionsListenRequestParams
     ) -> t.SubscriptionsListenResult:
         """Serve one stream of the newer era until its client leaves."""
-        await self._attend(ctx.lifespan_context.studio)
+        await self._attend(ctx.lifespan_context)
         self._listening += 1
         try:
             return await self._streams(ctx, params)
@@ -72,7 +73,7 @@ class News:
         uri = str(params.uri)
         if uri not in self._subscribed and len(self._subscribed) >= _MOST_SUBSCRIPTIONS:
             raise MCPError(code=t.INVALID_REQUEST, message="There are too many subscriptions")
-        await self._attend(ctx.lifespan_context.studio)
+        await self._attend(ctx.lifespan_context)
         self._subscribed.setdefault(uri, set()).add(self.remember(ctx))
         return t.EmptyResult()
 
@@ -130,12 +131,12 @@ class News:
             except KlingError as trouble:
                 log.debug("the ledger could not be watched", extra={"why": trouble.what})
 
-    async def _attend(self, studio: Studio) -> None:
+    async def _attend(self, app: App) -> None:
         """Note how the jobs stand before the first listener is told that it is heard."""
         if self._wanted.is_set():
             return
         try:
-            jobs = await self._moved(studio)
+            jobs = await app.patience().soon(lambda: self._moved(app.studio))
         except KlingError:
             jobs = ()
         for job in jobs:
