@@ -1,0 +1,51 @@
+"""Jobs and intents as the tests of this room need them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kling_mcp.jobs.job import Intent, Job
+from kling_mcp.jobs.ledger import Limits
+
+if TYPE_CHECKING:
+    from kling_mcp.jobs.job import State
+
+ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
+NOW_MS = 1_795_255_200_000
+"""2026-11-21T10:00:00Z."""
+
+WIDE = Limits(10_000_000, 1_000_000_000)
+
+
+def intent(name: str = "kj_1", **changes: Any) -> Intent:
+    """An intent whose fingerprint is its own."""
+    plain = Intent(
+        job_id=name,
+        account="0123456789ab",
+        fingerprint=f"fingerprint of {name}",
+        take=1,
+        model="o3-standard",
+        endpoint_id=ENDPOINT,
+        arguments={"image": "https://example.com/a.png", "prompt": "the camera circles a vase; café"},
+        estimate_u=400_000,
+        ceiling_u=500_000,
+        basis="5 s at $0.08/s",
+        video_seconds=5,
+        expected_seconds=94,
+    )
+    return replace(plain, **changes)
+
+
+def job(name: str = "kj_1", *, state: State = "preparing", **changes: Any) -> Job:
+    """A job that is in no ledger."""
+    plain = Job(
+        seq=1,
+        intent=intent(name),
+        state=state,
+        owner="me",
+        day="2026-11-21",
+        created_ms=NOW_MS,
+        updated_ms=NOW_MS,
+    )
+    return replace(plain, **changes)
