@@ -269,6 +269,27 @@ async def test_jobs_come_in_pages_newest_first_without_gaps(transport: str, era:
     assert seen == made[::-1]
 
 
+async def test_the_list_of_resources_has_pages_too(tmp_path: Path) -> None:
+    """
+    Fifty jobs to a page, newest first; what is always there comes on the first one only.
+    """
+    async with (
+        house(tmp_path, speed=1, KLING_MCP_POLL_SECONDS="60") as place,
+        place.connect(NEWER, cache=None) as client,
+    ):
+        made = [
+            data(await client.call_tool("image_to_video", {**SHORT, "take": take}))["resource"] for take in range(1, 53)
+        ]
+        first = await client.list_resources()
+        second = await client.list_resources(cursor=first.next_cursor)
+
+    uris = [str(resource.uri) for page in (first, second) for resource in page.resources]
+    assert [uri for uri in uris if uri.startswith("kling://jobs/")] == made[::-1]
+    assert len(uris) == len(set(uris))
+    assert len(second.resources) == 2
+    assert second.next_cursor is None
+
+
 @everywhere
 async def test_a_waiting_job_is_cancelled_unbilled(transport: str, era: str, tmp_path: Path) -> None:
     """

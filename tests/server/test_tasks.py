@@ -10,6 +10,7 @@ import pytest
 
 from kling_mcp.simulator.faults import Hang
 from tests.server.hosts import (
+    DEAR,
     ERAS,
     NEWER,
     SHORT,
@@ -88,6 +89,26 @@ async def test_the_same_call_is_the_same_task_and_says_so(tmp_path: Path) -> Non
 
     assert again.task_id == first.task_id  # type: ignore[union-attr]
     assert "nothing new was sent or charged" in again.status_message  # type: ignore[union-attr]
+    assert place.accepted == 1
+
+
+async def test_a_price_is_agreed_to_before_there_is_a_task(tmp_path: Path) -> None:
+    """
+    The question comes with the call; the task comes with the answer, and asks nothing more.
+    """
+    asked: list[str] = []
+
+    async def agree(context: object, params: t.ElicitRequestParams) -> t.ElicitResult:
+        asked.append(params.message)
+        return t.ElicitResult(action="accept", content={"proceed": True})
+
+    taker = TakesTasks()
+    async with house(tmp_path) as place, place.connect(NEWER, extensions=[taker], elicitation_callback=agree) as client:
+        job = data(await client.call_tool("image_to_video", DEAR))
+
+    assert len(asked) == 1
+    assert [task.task_id for task in taker.offered] == [job["job_id"]]
+    assert {state.status for state in taker.seen} <= {"working", "completed"}
     assert place.accepted == 1
 
 
