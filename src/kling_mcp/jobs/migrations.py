@@ -69,7 +69,13 @@ def _m001_jobs(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_m001_jobs,)
+def _m002_ended_jobs_are_found_by_request_and_state(db: sqlite3.Connection) -> None:
+    """A job enters these when it ends, so that the columns are there and an acceptance still changes no index."""
+    db.execute("CREATE INDEX job_ended_by_request ON job (request_id) WHERE open = 0")
+    db.execute("CREATE INDEX job_ended_by_state ON job (state, seq) WHERE open = 0")
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_m001_jobs, _m002_ended_jobs_are_found_by_request_and_state)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], backup: Path | None = None) -> None:

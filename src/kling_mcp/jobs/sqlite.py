@@ -21,7 +21,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
-from kling_mcp.jobs.job import Accepted, IllegalTransitionError, step
+from kling_mcp.jobs.job import OPEN, Accepted, IllegalTransitionError, step
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Found, Known, Reservation, Upload
 from kling_mcp.jobs.migrations import MIGRATIONS, migrate
 from kling_mcp.jobs.owners import exclusive
@@ -284,8 +284,7 @@ class SqliteLedger:
             job = self._row(db, job_id)
             if job.request_id == event.request_id:
                 return Found(job, changed=False)
-            other = db.execute("SELECT id FROM job WHERE request_id = ?", (event.request_id,)).fetchone()
-            if other is not None:
+            if self._has_request(db, event.request_id):
                 return Found(job, changed=False)
             try:
                 leads_to = self._step(job, event)
@@ -315,6 +314,17 @@ class SqliteLedger:
             job,
             f"fal.ai also accepted request {request_id} for this job, which may have been charged. "
             "The user can look for it at https://fal.ai/dashboard/requests.",
+        )
+
+    def _has_request(self, db: sqlite3.Connection, request_id: str) -> bool:
+        """Whether a job has that request: open jobs are few and looked through, ended ones have an index."""
+        return (
+            db.execute(
+                "SELECT 1 FROM job WHERE busy = 1 AND request_id = :id"
+                " UNION ALL SELECT 1 FROM job WHERE open = 0 AND request_id = :id LIMIT 1",
+                {"id": request_id},
+            ).fetchone()
+            is not None
         )
 
     def adopt(self, job_id: str, old_owner: str, owner: str, now_ms: int) -> bool:
@@ -364,10 +374,11 @@ class SqliteLedger:
     def page(self, *, state: State | None = None, limit: int = 20, before_seq: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
         with self._reading() as db:
+            # Each of the three is answered by an index of its own.
+            among = "" if state is None else " AND state = :state AND " + ("busy = 1" if state in OPEN else "open = 0")
             rows = db.execute(
-                f"{_SELECT} WHERE (:state IS NULL OR state = :state)"
-                " AND (:before IS NULL OR job.seq < :before) ORDER BY job.seq DESC LIMIT :limit",
-                {"state": state, "before": before_seq, "limit": limit},
+                f"{_SELECT} WHERE job.seq < :before{among} ORDER BY job.seq DESC LIMIT :limit",
+                {"state": state, "before": 2**62 if before_seq is None else before_seq, "limit": limit},
             ).fetchall()
             return self._readable(rows)
 
