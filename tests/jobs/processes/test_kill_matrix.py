@@ -5,7 +5,7 @@ The truth is fal's list of accepted requests. Whatever happens, a call has at
 most one of them, and the ledger knows each after recovery.
 
 29 points and 13 kinds of trouble make 377 cells, each of two processes or more,
-forked from a warm one (see `warm`). `KLING_PROOF_KILLS=3` kills the
+forked from a warm one (see `warm`). `KLING_PROOF_KILLS_PER_CELL=3` kills the
 first two servers that recover as well, at the same point.
 """
 
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[CallKind, Fault] | None] = {
     "garbage": ("submit", Garbage()),
     "504 on the result": ("result", Answer(504)),
 }
-KILLS = int(os.environ.get("KLING_PROOF_KILLS", "1"))
+KILLS = int(os.environ.get("KLING_PROOF_KILLS_PER_CELL", "1"))
 AT_ONCE = 4
 
 

@@ -67,7 +67,7 @@ async def test_a_submit_fault_costs_at_most_one_request(name: str, ram: Path) ->
     async with instant_fal() as (fal, urls):
         fal.faults.add("submit", fault, times=None)
         home = Home(ram, "key", urls)
-        async with _studio(home) as studio:
+        async with _studio(home, 0.2 if name == "read timeout" else 10.0) as studio:
             for number in range(ROUNDS):
                 before = len(fal.accepted), _posts(fal)
                 call_of_this_round = call(f"video {number}", upload=False)
@@ -79,7 +79,9 @@ async def test_a_submit_fault_costs_at_most_one_request(name: str, ram: Path) ->
                 certain = (await studio.get(answers[0])).state == "not_submitted"
                 assert certain == (name == "429")
                 assert (answers[0] != answers[1]) == certain
-                assert _posts(fal) - before[1] == arrivals * len(set(answers))
+                # On a busy machine a client that waits so shortly may have gone before it was heard.
+                posts = _posts(fal) - before[1]
+                assert posts == arrivals * len(set(answers)) or (name == "read timeout" and posts == 0)
 
     assert len(home.jobs()) == ROUNDS * (2 if name == "429" else 1)
 
@@ -97,8 +99,8 @@ def _posts(fal: object) -> int:
 
 
 @asynccontextmanager
-async def _studio(home: Home) -> AsyncGenerator[Studio]:
+async def _studio(home: Home, read_seconds: float) -> AsyncGenerator[Studio]:
     settings = settings_of(home.environment())
-    studio = Studio(settings, lambda: SwiftFal(settings, 0.05), world=swift_world(lambda _: None))
+    studio = Studio(settings, lambda: SwiftFal(settings, read_seconds), world=swift_world(lambda _: None))
     async with studio.open():
         yield studio
