@@ -21,7 +21,7 @@ __all__ = ["measure"]
 def measure(counts: Counts) -> Table:
     """Start each server in turn, again and again."""
     commands: dict[str, Sequence[str]] = {"kling-mcp": OURS, "bare server on mcp": FLOOR}
-    other = fal_mcp_server()
+    other = fal_mcp_server() if counts.peers else None
     if other is not None:
         commands[OTHER_SERVER] = (str(other),)
     seconds: dict[str, list[float]] = {name: [] for name in commands}

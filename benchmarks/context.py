@@ -27,7 +27,7 @@ def measure(counts: Counts) -> Table:
         listed = server.ask("tools/list", {})
         tools = _tokens(listed["tools"])
         rows.append(("tools/list, kling-mcp", len(listed["tools"]), tools, tools))
-        other = fal_mcp_server()
+        other = fal_mcp_server() if counts.peers else None
         if other is not None:
             with Server((str(other),), {"FAL_KEY": "id:secret"}) as theirs:
                 their_tools = theirs.list_tools_at_once()["tools"]

@@ -20,6 +20,7 @@ class Counts:
         crowds: Numbers of jobs that run at once.
         job_seconds: How long a job of a crowd takes.
         rows: Jobs in a large ledger.
+        peers: Whether the servers of others are installed and measured too.
     """
 
     starts: int
@@ -28,7 +29,8 @@ class Counts:
     crowds: tuple[int, ...]
     job_seconds: float
     rows: int
+    peers: bool
 
 
-FULL: Final = Counts(starts=21, calls=30, reads=400, crowds=(1, 10, 100, 1000), job_seconds=30, rows=10_000)
-TINY: Final = Counts(starts=1, calls=1, reads=2, crowds=(1,), job_seconds=1, rows=20)
+FULL: Final = Counts(starts=21, calls=30, reads=400, crowds=(1, 10, 100, 1000), job_seconds=30, rows=10_000, peers=True)
+TINY: Final = Counts(starts=1, calls=1, reads=2, crowds=(1,), job_seconds=1, rows=20, peers=False)

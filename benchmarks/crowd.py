@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Crowd", "ran"]
 
 _LOOK_SECONDS = 0.05
+_LOOKING_SECONDS = 10.0
 _LONGEST_SECONDS = 180.0
 _OPEN = ("queued", "running", "submitting", "preparing")
 
@@ -39,7 +40,7 @@ class Crowd:
 
     Attributes:
         requests: How many calls of each kind reached fal, from the first submit to the last end.
-        cpu_seconds: Processor time from the first submit to the last end.
+        cpu_seconds: Processor time from the first submit to the last end, without that of the questions below.
         get_ms: How long each get_job took while jobs were running.
         list_ms: The same for list_jobs.
     """
@@ -85,7 +86,9 @@ def _run(simulator: Simulator, server: Server, folder: Path, jobs: int, lasting:
         requests[started["job_id"]] = started["request_id"]
         server.ask("resources/subscribe", {"uri": f"kling://jobs/{started['job_id']}"})
     submit_seconds = time.monotonic() - began
-    get_ms, list_ms = _look_around(server, list(requests), until=began + lasting)
+    before_looking = server.cpu_seconds()
+    get_ms, list_ms = _look_around(server, list(requests), min(_LOOKING_SECONDS, lasting / 3))
+    looking_seconds = server.cpu_seconds() - before_looking
     _until_all_ended(server)
     kinds = [request.kind for request in simulator.requests]
     told = _told(server.notices, _ends(folder, requests))
@@ -97,7 +100,7 @@ def _run(simulator: Simulator, server: Server, folder: Path, jobs: int, lasting:
         tuple(lags),
         {kind: kinds.count(kind) for kind in ("submit", "status", "stream", "result")},  # type: ignore[arg-type]
         submit_seconds,
-        server.cpu_seconds() - cpu_seconds,
+        server.cpu_seconds() - cpu_seconds - looking_seconds,
         before_mb,
         server.peak_mb(),
         get_ms,
@@ -105,10 +108,11 @@ def _run(simulator: Simulator, server: Server, folder: Path, jobs: int, lasting:
     )
 
 
-def _look_around(server: Server, job_ids: list[str], until: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Ask for a job twenty times a second, and for the list in between, until the first job may end."""
+def _look_around(server: Server, job_ids: list[str], seconds: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Ask for a job twenty times a second, and for the list in between."""
     get_ms: list[float] = []
     list_ms: list[float] = []
+    until = time.monotonic() + seconds
     while time.monotonic() < until or not list_ms:
         server.listen(_LOOK_SECONDS)
         get_ms.append(_took_ms(server, "get_job", job_id=job_ids[len(get_ms) % len(job_ids)]))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["measure"]
 
-_WARM_SECONDS = 3.0
+_WARM_SECONDS = 2.0
 _GOAL_MS = 5.0
 
 
