@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 _SLOWEST_POLL_SECONDS: Final = 15.0
 _TROUBLED_POLL_SECONDS: Final = 60.0
-_GROWTH: Final = 1.25
+_GROWTH: Final = 1.5
 _POLLS_AT_ONCE: Final = 32
 _RESULT_PATIENCE_SECONDS: Final = 3_600.0
 """How long the result of a finished job is asked for: fal keeps it for at least an hour."""
