@@ -75,7 +75,7 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
             continue
         whole = _property(catalog, name, takers)
         # What two tools share is described once, in the tool that is listed first.
-        properties[name] = whole if tool == argument.tools[0] else _bare(_brief(whole, f"As in {argument.tools[0]}."))
+        properties[name] = whole if tool == argument.tools[0] else _bare(_brief(whole, _pointer(catalog, name, takers)))
         if argument.required:
             required.append(name)
     properties["model"] = _model(catalog)
@@ -89,9 +89,8 @@ def estimate_schema(catalog: Catalog) -> Schema:
     properties: dict[str, Schema] = {"model": {"type": "string", "description": _ALL_MODELS}}
     for name, takers in _arguments(catalog).items():
         whole = _property(catalog, name, takers)
-        first = takers[0].arguments[name].tools[0]
-        # The length makes the price; most of the rest is there to see the whole request.
-        brief = _bare(_brief(whole, f"As in {first}."))
+        # Length and sound make the price; the rest is there to see the whole request.
+        brief = _bare(_brief(whole, _pointer(catalog, name, takers)))
         properties[name] = whole if whole["type"] == "integer" else brief
     properties |= {name: _bare(_brief(schema, _AS_THERE)) for name, schema in _OF_OURS.items()}
     return object_schema(properties)
@@ -120,6 +119,15 @@ def _property(catalog: Catalog, name: str, takers: list[Endpoint]) -> Schema:
         words.append(f"Only {_names(catalog, takers)}." if few else f"Not {_names(catalog, others)}.")
     schema["description"] = " ".join(words)
     return schema
+
+
+def _pointer(catalog: Catalog, name: str, takers: list[Endpoint]) -> str:
+    """Where an argument is described; of sound also the default, because it is paid for."""
+    argument = takers[0].arguments[name]
+    if argument.kind != "audio":
+        return f"As in {argument.tools[0]}."
+    default = "On" if argument.schema.get("default") else "Off"
+    return " ".join([f"{default} unless given.", *_exceptions(catalog, name, takers)])
 
 
 def _typed(arguments: list[Argument]) -> Schema:
