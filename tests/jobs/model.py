@@ -32,6 +32,7 @@ from kling_mcp.fal.queue import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    from kling_mcp.errors import KlingError
     from kling_mcp.fal.queue import CancelOutcome, ResultOutcome, SubmitOutcome
 
 START_MS = 1_767_225_600_000
@@ -80,6 +81,7 @@ class ModelFal:
     payloads_kept: bool = True
     answer: Answer = "accepted"
     reachable: bool = True
+    trouble: KlingError | None = None
     requests: list[Request] = field(default_factory=list)
     posts: list[str] = field(default_factory=list)
     waiting: list[Post] = field(default_factory=list)
@@ -207,6 +209,8 @@ class ModelFal:
         return request
 
     def _asked(self, receipt: Receipt) -> Request:
+        if self.trouble is not None:
+            raise self.trouble
         if not self.reachable:
             raise _unreachable()
         return next(request for request in self.requests if request.request_id == receipt.request_id)

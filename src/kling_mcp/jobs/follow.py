@@ -53,6 +53,8 @@ _GIVE_UP_SECONDS: Final = 86_400.0
 _HISTORY_MARGIN_MS: Final = 2 * 86_400_000
 """The history is asked by fal's clock, which may not be ours."""
 
+_UNKNOWN_TYPE: Final = "unknown_error"
+
 CANCELLED_IN_QUEUE: Final = Fault("cancelled", "It was taken out of fal.ai's queue before it ran.", "no")
 
 
@@ -170,7 +172,9 @@ class Follower:
                 cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
                 event = JobFinished(body, None if cost is None else micro_dollars(cost))
             case FalFailed(failure=failure):
-                event = _ended(status.failure or failure)
+                # The result says more than the status: also which field it is about, and whether it is billed.
+                unknown = failure.type == _UNKNOWN_TYPE
+                event = _ended((status.failure or failure) if unknown else failure)
             case NotReady():
                 return job
         return (await self._desk.apply(job.job_id, event)).job

@@ -93,7 +93,8 @@ class Studio:
                     await self.close()
                     tasks.cancel_scope.cancel()
         finally:
-            # Only now: a task that was stopped may have had something to write down.
+            # Only now: a task that was stopped may have had something to write down, or to ask.
+            await self._close_fal()
             self.desk.close()
 
     async def recover(self) -> None:
@@ -108,11 +109,12 @@ class Studio:
         """Send nothing new, and let what is on its way be answered."""
         if self._parts is not None:
             await self._parts.submitter.drain(_DRAIN_SECONDS)
-        with anyio.CancelScope(shield=True):
-            if self._opened_fal is not None:
-                with anyio.move_on_after(0.2):
-                    await self._opened_fal.aclose()
-                self._opened_fal = None
+        await self._close_fal()
+
+    async def _close_fal(self) -> None:
+        if self._opened_fal is not None:
+            with anyio.move_on_after(0.2, shield=True):
+                await self._opened_fal.aclose()
 
     # ---- starting
 
