@@ -179,14 +179,21 @@ FOUND: dict[str, int] = {"adopted": 0, "absent": 0, "histories": 0}
     skew_minutes=st.sampled_from((0, 0, 2, -300, 300)),
     lag_minutes=st.sampled_from((0, 5, 900)),
     now_minutes=st.integers(0, 2_000),
+    later=st.booleans(),
 )
 def _one_history(
-    fates: list[Fate], foreign: list[tuple[int, str, bool]], skew_minutes: int, lag_minutes: int, now_minutes: int
+    fates: list[Fate],
+    foreign: list[tuple[int, str, bool]],
+    skew_minutes: int,
+    lag_minutes: int,
+    now_minutes: int,
+    later: bool,
 ) -> None:
     """What is adopted was ours, and what is released was never there."""
     waiting, known, history, truth = [], {}, [], {}
     at_minutes = 0
-    now_at_fal = now_minutes + 10
+    now_at_fal = now_minutes + (20 + 2 * OVER_AFTER_MS // MINUTE if later else 10)
+    lag_minutes = 0 if later else lag_minutes
     for number, fate in enumerate(fates):
         at_minutes += fate.after_minutes
         # At most one request of an account runs at once, so that a long one delays nothing here but itself.
@@ -207,6 +214,11 @@ def _one_history(
     for number, (minutes, words, hidden) in enumerate(foreign):
         body = None if hidden else {**BODY, "prompt": words}
         history.append(past(f"foreign-{number}", NOW_MS + (minutes + skew_minutes) * MINUTE, body))
+    if later:
+        # Two more of ours, made after everything else and long apart: what a watermark needs.
+        for number, minutes in enumerate((now_minutes + 10, now_minutes + 20 + OVER_AFTER_MS // MINUTE)):
+            known[f"later-{number}"] = Known(NOW_MS + minutes * MINUTE, NOW_MS + minutes * MINUTE)
+            history.append(past(f"later-{number}", NOW_MS + (minutes + skew_minutes) * MINUTE, {"prompt": "z"}))
     history.sort(key=lambda entry: -(entry.ended_ms or 0))
 
     verdicts = judge(waiting, history, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -45,13 +46,23 @@ WIDE = Limits(10**9, 10**12)
 OVER = {"completed", "failed", "cancelled", "not_submitted"}
 
 
+class HeldClock(ScaledClock):
+    """Time that a test can stop, so that what it looks at stays as it is."""
+
+    def stop(self) -> None:
+        self._wall, self.speed = self.now(), 0.0
+
+    def go_on(self, seconds: float = 0.0) -> None:
+        self._wall, self._origin, self.speed = self.now() + seconds, time.monotonic(), SPEED
+
+
 @dataclass
 class Place:
     """A user's folders and a fal of their own."""
 
     folder: Path
     simulator: Simulator
-    clock: ScaledClock
+    clock: HeldClock
     settings: Settings
     passed: list[str] = field(default_factory=list)
     at: Callable[[str], None] = lambda _: None
@@ -89,7 +100,7 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncGenerator[Place]:
-    clock = ScaledClock(SPEED)
+    clock = HeldClock(SPEED)
     simulator = Simulator(clock=clock, renderer=sample_video, switches=Switches(history_lag_seconds=5.0))
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "first.jpg").write_bytes(sample_picture())
@@ -369,11 +380,13 @@ async def test_a_video_that_came_short_is_not_saved_under_its_name(place: Place)
 async def test_a_job_is_cancelled_where_it_is(place: Place) -> None:
     """In line it costs nothing; running it goes on; ended it stays as it ended."""
     async with place.server() as studio:
-        running = (await started(studio, place)).job.job_id
+        running = (await started(studio, place, duration=15)).job.job_id
         await until(studio, running, lambda job: job.state == "running")
+        place.clock.stop()
         waiting = (await started(studio, place, take=2)).job.job_id
         out, said_out = await studio.cancel(waiting)
         on, said_on = await studio.cancel(running)
+        place.clock.go_on()
         await over(studio, running)
         ended, said_ended = await studio.cancel(running)
 
@@ -404,7 +417,9 @@ async def test_a_job_is_cancelled_before_it_is_sent(place: Place) -> None:
 
 async def test_a_wish_to_cancel_that_comes_too_early_is_passed_on(place: Place) -> None:
     async with place.server() as studio:
-        first = (await started(studio, place)).job.job_id
+        first = (await started(studio, place, duration=15)).job.job_id
+        await until(studio, first, lambda job: job.state == "running")
+        place.clock.stop()
         held, go = anyio.Event(), anyio.Event()
         place.simulator.faults.add("submit", _Held(held, go))
         studio.in_background(_start, studio, await drafted(studio, place, take=2))
@@ -413,6 +428,7 @@ async def test_a_wish_to_cancel_that_comes_too_early_is_passed_on(place: Place) 
         _, said = await studio.cancel(job.job_id)
         go.set()
         cancelled = await over(studio, job.job_id)
+        place.clock.go_on()
         assert (await over(studio, first)).state == "completed"
 
     assert "as soon as that is known" in said
@@ -423,7 +439,7 @@ async def test_a_job_that_ended_at_fal_is_too_late_to_cancel(place: Place) -> No
     async with place.server(recovers=False) as studio:
         job_id = (await started(studio, place)).job.job_id
     async with place.server(recovers=False) as studio:
-        place.clock._origin -= 600
+        place.clock.go_on(600)
         assert place.simulator.queue.look(_at_fal(place)).state == "COMPLETED"
         _, late = await studio.cancel(job_id)
         place.simulator.faults.add("cancel", expired(), times=2)
