@@ -14,7 +14,7 @@ import pytest
 from kling_mcp.catalog.arguments import plan
 from kling_mcp.catalog.endpoint import load
 from kling_mcp.catalog.pricing import quote
-from kling_mcp.errors import InvalidArguments, LedgerUnavailable, NoApiKey, OverBudget, UnknownJob
+from kling_mcp.errors import InputRefused, InvalidArguments, LedgerUnavailable, NoApiKey, OverBudget, UnknownJob
 from kling_mcp.fal.client import Fal
 from kling_mcp.jobs.job import Accepted, LostTrack, Sending
 from kling_mcp.jobs.ledger import Limits
@@ -372,6 +372,65 @@ async def test_a_video_that_came_short_is_not_saved_under_its_name(place: Place)
     assert job.saved_to is None
     assert job.save_trouble is not None
     assert list((place.folder / "videos").glob("*.mp4")) == []
+
+
+async def test_a_job_of_shots_that_continues_an_earlier_one_is_named_by_its_first_shot(place: Place) -> None:
+    pytest.importorskip("av")
+    async with place.server() as studio:
+        first = await over(studio, (await started(studio, place)).job.job_id)
+        assert first.saved_to is not None
+        arguments: dict[str, object] = {
+            "image": f"kling://jobs/{first.job_id}/last-frame",
+            "shots": [{"prompt": "the gulls rise", "duration": 3}, {"prompt": "they land", "duration": 3}],
+        }
+        wanted = plan(load(), "multi_shot_video", arguments)
+        price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
+        begun = await studio.start(await studio.prepare(wanted, price, arguments))
+        second = await over(studio, begun.job.job_id)
+        frame = await studio.last_frame(second.job_id)
+
+    assert second.saved_to is not None
+    assert "gulls" in second.saved_to
+    assert frame.startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ("kling://somewhere", "not a picture here"),
+        ("kling://jobs/kj_1/last-frame", "not saved on this machine"),
+    ],
+)
+async def test_a_frame_that_is_not_there_is_refused(place: Place, image: str, text: str) -> None:
+    async with place.server(recovers=False) as studio:
+        await studio.desk.ask(lambda ledger: ledger.reserve(intent("kj_1"), WIDE, "gone", place.now_ms()))
+        with pytest.raises(InputRefused, match=text):
+            await drafted(studio, place, image=image)
+
+
+async def test_a_note_that_cannot_be_written_does_not_cost_the_video(place: Place) -> None:
+    videos = place.folder / "videos"
+
+    def in_the_way(point: str) -> None:
+        if point == "saved":
+            (name,) = [path.stem for path in videos.glob("*.mp4")]
+            (videos / f"{name}.json").mkdir()
+
+    place.at = in_the_way
+    async with place.server() as studio:
+        job = await over(studio, (await started(studio, place)).job.job_id)
+
+    assert job.saved_to is not None
+    assert job.save_trouble is None
+
+
+async def test_a_result_without_a_video_is_a_warning(place: Place) -> None:
+    place.simulator.faults.add("result", Answer(200, {"images": []}))
+    async with place.server() as studio:
+        job = await over(studio, (await started(studio, place)).job.job_id)
+
+    assert (job.state, job.save_trouble) == ("completed", "fal.ai's result names no video.")
+    assert job.result == {"images": []}
 
 
 # ---- cancelling
