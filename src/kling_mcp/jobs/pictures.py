@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import anyio.to_thread
 
 from kling_mcp.errors import InputRefused
@@ -21,24 +22,38 @@ if TYPE_CHECKING:
 
 __all__ = ["LAST_FRAME", "framed"]
 
+_READ_WITHIN_SECONDS: Final = 4.0
+"""A call answers within five seconds of what it asked to wait, also where a drive does not answer at all."""
+
 LAST_FRAME: Final = re.compile(r"kling://jobs/(kj_[A-Za-z0-9_-]{1,64})/last-frame")
 
 
 async def framed(
-    plan: Plan, settings: Settings, saved_video: Callable[[str], Awaitable[str | None]]
+    plan: Plan,
+    settings: Settings,
+    saved_video: Callable[[str], Awaitable[str | None]],
+    *,
+    within_seconds: float = _READ_WITHIN_SECONDS,
 ) -> tuple[Frame, ...]:
     """
     Every picture of *plan* as a link that fal may fetch, or as bytes to upload.
 
     Args:
         saved_video: Tells where the video of an earlier job was saved.
+        within_seconds: How long looking at all of them may take.
 
     Raises:
         InputRefused: A picture may not be used, or the model would not take it.
         NotAvailable: A picture needs an optional part that is not installed.
         UnknownJob: A last frame of a job that does not exist was asked for.
     """
-    return tuple([await _frame(slot, settings, saved_video) for slot in plan.pictures])
+    with anyio.move_on_after(within_seconds):
+        return tuple([await _frame(slot, settings, saved_video) for slot in plan.pictures])
+    raise InputRefused(
+        f"The pictures could not be read within {within_seconds:g} seconds, as on a network drive or in a cloud "
+        "folder that is not on this machine yet.",
+        "Once the files are on this machine, the same call works.",
+    )
 
 
 async def _frame(slot: PictureSlot, settings: Settings, saved_video: Callable[[str], Awaitable[str | None]]) -> Frame:
@@ -58,10 +73,10 @@ async def _frame(slot: PictureSlot, settings: Settings, saved_video: Callable[[s
                 f"get_job with job_id {match[1]} shows whether it has finished and saves it.",
                 field=slot.argument,
             )
-        return await anyio.to_thread.run_sync(_last_frame, slot, Path(path))
+        return await anyio.to_thread.run_sync(_last_frame, slot, Path(path), abandon_on_cancel=True)
     if pictures.kind_of(value) == "url":
         return Frame(slot, check_url(value, field=slot.argument))
-    return await anyio.to_thread.run_sync(_loaded, slot, settings)
+    return await anyio.to_thread.run_sync(_loaded, slot, settings, abandon_on_cancel=True)
 
 
 def _loaded(slot: PictureSlot, settings: Settings) -> Frame:

@@ -1,0 +1,39 @@
+"""A picture that a drive does not hand over holds no call up and costs nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from kling_mcp.catalog.arguments import plan
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.errors import InputRefused
+from kling_mcp.jobs.pictures import framed
+from kling_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.anyio
+async def test_a_drive_that_does_not_answer_is_given_up_before_the_call_is_late(tmp_path: Path) -> None:
+    """The saved video of the earlier job lies on a pipe that nobody writes to: opening it never ends."""
+    video = tmp_path / "video.mp4"
+    os.mkfifo(video)
+    wanted = plan(
+        load(), "image_to_video", {"image": "kling://jobs/kj_earlier/last-frame", "prompt": "The camera pulls back."}
+    )
+
+    async def saved(_: str) -> str:
+        return str(video)
+
+    with anyio.fail_after(30):
+        with pytest.raises(InputRefused, match="could not be read within") as caught:
+            await framed(wanted, Settings.from_environment(), saved, within_seconds=0.05)
+        # Somebody has to open the other end, or the thread would wait for ever.
+        os.close(os.open(video, os.O_WRONLY | os.O_NONBLOCK))
+
+    assert "Nothing was charged." in str(caught.value)
