@@ -32,5 +32,5 @@ class Counts:
     peers: bool
 
 
-FULL: Final = Counts(starts=21, calls=30, reads=400, crowds=(1, 10, 100, 1000), job_seconds=30, rows=10_000, peers=True)
+FULL: Final = Counts(starts=31, calls=30, reads=400, crowds=(1, 10, 100, 1000), job_seconds=30, rows=10_000, peers=True)
 TINY: Final = Counts(starts=1, calls=1, reads=2, crowds=(1,), job_seconds=1, rows=20, peers=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["measure"]
 
-_WAITS = 200
+_QUESTIONS = 200
 _DAY_MS = 86_400_000
 
 
@@ -42,11 +42,13 @@ def measure(counts: Counts) -> Table:
                 percentile(crowd.list_ms, 0.99),
             )
         )
-    few, many = _ledger(1), _ledger(counts.rows)
-    for size, (peak_mb, get_ms, list_ms) in ((1, few), (counts.rows, many)):
+    # As many as there are questions, so that each is about another job in both.
+    some_rows = min(_QUESTIONS, counts.rows)
+    few, many = _ledger(some_rows), _ledger(counts.rows)
+    for size, (peak_mb, get_ms, list_ms) in ((some_rows, few), (counts.rows, many)):
         rows.append(
             (
-                f"at rest, {size:,} row{'s' if size > 1 else ''} in the ledger",
+                f"at rest, {size:,} rows in the ledger",
                 peak_mb,
                 None,
                 None,
@@ -77,9 +79,13 @@ def measure(counts: Counts) -> Table:
                 f"{together / alone:.2f} times",
                 together <= 1.5 * alone,
             ),
-            Goal(f"get_job is as fast among {counts.rows:,} rows", f"{grown:.2f} of the time", grown <= 1.25),
+            Goal(
+                f"get_job takes at most 1.25 times as long among {counts.rows:,} rows as among {some_rows}",
+                f"{grown:.2f} times",
+                grown <= 1.25,
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _ledger(rows: int) -> tuple[float, list[float], list[float]]:
@@ -90,9 +96,9 @@ def _ledger(rows: int) -> tuple[float, list[float], list[float]]:
             server.listen(2)
             get_ms: list[float] = []
             list_ms: list[float] = []
-            for number in range(_WAITS):
+            for number in range(_QUESTIONS):
                 began = time.perf_counter()
-                server.call("get_job", job_id=ids[number * len(ids) // _WAITS])
+                server.call("get_job", job_id=ids[number * len(ids) // _QUESTIONS])
                 between = time.perf_counter()
                 server.call("list_jobs", limit=20)
                 get_ms.append(1000 * (between - began))
