@@ -135,7 +135,13 @@ class Reconciler:
             await self._take_over(job)
 
     async def _take_over(self, job: Job) -> None:
-        """What a job becomes whose process is gone."""
+        """
+        What a job becomes that nobody is bringing to fal any more.
+
+        It is read again: between the look at all jobs and the death of its process it
+        may have been sent, and what was only being prepared then must not count as unsent.
+        """
+        job = await self._desk.ask(lambda ledger: ledger.get(job.job_id))
         match job.state:
             case "preparing":
                 await self._desk.apply(job.job_id, NotSent(_NEVER_LEFT))

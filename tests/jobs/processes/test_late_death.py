@@ -1,0 +1,50 @@
+"""A server that dies between another's look at its job and what the other makes of it."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from tests.jobs.processes.gates import InServer, OnWire
+from tests.jobs.processes.scene import Home, call, instant_fal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.jobs.processes.nursery import Nursery
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_for_unsent(
+    nursery: Nursery, ram: Path
+) -> None:
+    order = {"arguments": call("a video")}
+    async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
+        home, wire = Home(ram / "home", "key", urls), OnWire(0)
+        fal.faults.add("submit", wire)
+        with InServer(ram / "first", "reserved") as first, InServer(ram / "second", "after unfinished") as second:
+            with anyio.fail_after(30):
+                dying = await stack.enter_async_context(
+                    nursery.start("make_a_video", home.environment(), read_seconds=20, **order, **first.options)
+                )
+                await first.reached()
+                recovering = await stack.enter_async_context(
+                    nursery.start("make_a_video", home.environment(), **order, **second.options)
+                )
+                # The other has read that the job is being prepared ...
+                await second.reached()
+                first.open()
+                # ... and now fal has it, and its server dies before it knows.
+                await wire.reached()
+                dying.signal(signal.SIGKILL)
+                await dying.gone()
+                second.open()
+                assert await recovering.gone() == 0
+
+    assert len(fal.accepted) == 1
+    assert [(job.state, job.request_id) for job in home.jobs()] == [("completed", fal.accepted[0].request_id)]
