@@ -73,12 +73,19 @@ class View:
         """A real click in the middle of what *css* finds."""
         place = f"document.querySelector({json.dumps(css)})"
         await self.page.until(f"{place} && {place}.getBoundingClientRect().width > 0")
+        await self.fits()
         await self.page.run(f"{place}.scrollIntoView({{ block: 'nearest' }})")
-        x, y = await self.page.run(
-            f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({place}.getBoundingClientRect())"
+        await self.page.run(
+            f"{place}.addEventListener('mousedown', () => {{ window.pressed = true; }}, {{ once: true }})"
         )
-        for kind in ("mousePressed", "mouseReleased"):
-            await self.host.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        await self.page.run("window.pressed = false")
+        # The browser learns a moment after the page where a frame of another process now is.
+        while not await self.page.run("window.pressed"):
+            x, y = await self.page.run(
+                f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({place}.getBoundingClientRect())"
+            )
+            for kind in ("mousePressed", "mouseReleased"):
+                await self.host.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     async def press(self, key: str) -> None:
         """A real key."""

@@ -360,6 +360,23 @@ async def test_a_call_that_starts_nothing_is_shown_as_such(debugger: str, tmp_pa
                 assert await view.page.run(LOOKS_AHEAD) == 0
 
 
+async def test_a_job_that_nobody_is_certain_of_is_shown_as_such_and_still_looked_after(
+    debugger: str, tmp_path: Path
+) -> None:
+    from kling_mcp.simulator.faults import DropAfterAccept
+
+    with anyio.fail_after(60):
+        async with theatre(tmp_path, debugger) as house:
+            house.simulator.faults.add("submit", DropAfterAccept())
+            async with house.show("image_to_video", clip(house)) as view:
+                await view.state("unknown")
+                await view.picture(ARTIFACTS / "unknown.png")
+                assert await view.text("#state") == "Not certain"
+                assert "not sent again" in await view.text("#trouble")
+                assert await view.page.run("document.querySelector('#cancel').hidden")
+                assert await view.page.run(LOOKS_AHEAD) == 1
+
+
 async def test_looking_ends_when_the_host_takes_the_page_down(debugger: str, tmp_path: Path) -> None:
     with anyio.fail_after(60):
         async with theatre(tmp_path, debugger) as house, house.show("image_to_video", clip(house)) as view:
