@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from kling_mcp.catalog.arguments import plan
@@ -33,7 +34,7 @@ async def test_a_drive_that_does_not_answer_is_given_up_before_the_call_is_late(
     with anyio.fail_after(30):
         with pytest.raises(InputRefused, match="could not be read within") as caught:
             await framed(wanted, Settings.from_environment(), saved, within_seconds=0.05)
-        # Somebody has to open the other end, or the thread would wait for ever.
-        os.close(os.open(video, os.O_WRONLY | os.O_NONBLOCK))
+        # Somebody has to open the other end once the thread is there, or it would wait for ever.
+        os.close(await anyio.to_thread.run_sync(os.open, video, os.O_WRONLY))
 
     assert "Nothing was charged." in str(caught.value)
