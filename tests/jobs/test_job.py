@@ -25,6 +25,7 @@ from kling_mcp.jobs.job import (
     SettledByUser,
     State,
     Step,
+    Withdrawn,
     step,
 )
 from tests.jobs.support import job
@@ -39,6 +40,7 @@ ESTIMATE = 400_000
 EVENTS: dict[str, Event] = {
     "sending": Sending({"prompt": "x"}),
     "not sent": NotSent(FREE),
+    "withdrawn": Withdrawn(FREE),
     "accepted": Accepted("r1"),
     "lost track": LostTrack("the connection broke"),
     "waiting": Progressed(running=False, queue_position=2),
@@ -70,7 +72,11 @@ AT_FAL: dict[str, Step] = {
     "cancelled, maybe billed": Step("cancelled", ESTIMATE, "estimated"),
 }
 TABLE: dict[State, dict[str, Step]] = {
-    "preparing": {"sending": Step("submitting", HELD), "not sent": Step("not_submitted", 0)},
+    "preparing": {
+        "sending": Step("submitting", HELD),
+        "not sent": Step("not_submitted", 0),
+        "withdrawn": Step("not_submitted", 0),
+    },
     "submitting": {
         "not sent": Step("not_submitted", 0),
         "accepted": Step("queued", HELD),

@@ -4,9 +4,10 @@ A job, its states, and which event leads where: pure, decided without I/O.
 ```text
 preparing ── Sending ──► submitting ── Accepted ──► queued ◄─ Progressed ─► running ── Finished ──► completed
     │                        │  │                      ▲ │                     │
-    └─ NotSent ──► not_submitted ◄─ NotSent            │ └──── Failed / CancelledAtFal ──► failed / cancelled
-                             │                         │
-                             └─ LostTrack ──► unknown ─┴ Accepted (found again)
+    │  NotSent, Withdrawn    │  │                      │ └──── Failed / CancelledAtFal ──► failed / cancelled
+    └─► not_submitted ◄──────┘  │                      │
+                   NotSent      │                      │
+                                └─ LostTrack ► unknown ┴ Accepted (found again)
                                                   ├─ ProvenAbsent ──► not_submitted
                                                   └─ SettledByUser ──► failed (charged) | not_submitted
 ```
@@ -46,6 +47,7 @@ __all__ = [
     "SettledByUser",
     "State",
     "Step",
+    "Withdrawn",
     "step",
 ]
 
@@ -194,6 +196,17 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """
+    It is not to be sent, said by somebody who is not sending it.
+
+    It may be on its way by the time this is recorded, and then this changes nothing.
+    """
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """fal answered with a request id, or the request was found again by its id."""
 
@@ -260,6 +273,7 @@ class SettledByUser:
 Event = (
     Sending
     | NotSent
+    | Withdrawn
     | Accepted
     | LostTrack
     | Progressed
@@ -296,6 +310,8 @@ def step(job: Job, event: Event) -> Step:
         case Sending(), "preparing":
             return Step("submitting")
         case NotSent(), "preparing" | "submitting":
+            return Step("not_submitted", settle_u=0)
+        case Withdrawn(), "preparing":
             return Step("not_submitted", settle_u=0)
         case Accepted(), "submitting" | "unknown":
             return Step("queued")

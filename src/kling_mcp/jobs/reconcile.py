@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from kling_mcp.errors import KlingError, UnknownJob
 from kling_mcp.fal.queue import START_TIMEOUT_SECONDS
-from kling_mcp.jobs.job import Accepted, Fault, LostTrack, NotSent, ProvenAbsent
+from kling_mcp.jobs.job import Accepted, Fault, LostTrack, ProvenAbsent, Withdrawn
 from kling_mcp.jobs.spool import Spooled, spooled
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Reconciler:
         job = await self._desk.ask(lambda ledger: ledger.get(job.job_id))
         match job.state:
             case "preparing":
-                await self._desk.apply(job.job_id, NotSent(_NEVER_LEFT))
+                await self._desk.apply(job.job_id, Withdrawn(_NEVER_LEFT))
             case "submitting":
                 await self._desk.apply(job.job_id, LostTrack("the program stopped while the request was on its way"))
             case _:

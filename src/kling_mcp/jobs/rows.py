@@ -31,6 +31,7 @@ from kling_mcp.jobs.job import (
     ProvenAbsent,
     Sending,
     SettledByUser,
+    Withdrawn,
 )
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dic
             large["result"] = text_of(result)
         case (
             NotSent(fault=fault)
+            | Withdrawn(fault=fault)
             | Failed(fault=fault)
             | CancelledAtFal(fault=fault)
             | ProvenAbsent(fault=fault)

@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from kling_mcp.errors import InvalidArguments, KlingError, NoApiKey, UnknownJob
 from kling_mcp.jobs.desk import Desk
-from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, NotSent, SettledByUser
+from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, SettledByUser, Withdrawn
 from kling_mcp.jobs.world import World
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Studio:
 
         job = await self.get(job_id)
         if job.state == "preparing":
-            found = await self.desk.apply(job_id, NotSent(_CANCELLED_BEFORE))
+            found = await self.desk.apply(job_id, Withdrawn(_CANCELLED_BEFORE))
             if found.changed:
                 return found.job, "It was cancelled before anything was sent. Nothing was charged."
             job = found.job

@@ -1,4 +1,4 @@
-"""A server that dies between another's look at its job and what the other makes of it."""
+"""A job that is sent between another server's look at it and what the other makes of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.from_thread
 import pytest
 
+from kling_mcp.jobs.studio import Studio
 from tests.jobs.processes.gates import InServer, OnWire
+from tests.jobs.processes.programs import open_ledger, settings_of
 from tests.jobs.processes.scene import Home, call, instant_fal
+from tests.jobs.processes.watched import SwiftFal, WatchedLedger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +52,39 @@ async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_
 
     assert len(fal.accepted) == 1
     assert [(job.state, job.request_id) for job in home.jobs()] == [("completed", fal.accepted[0].request_id)]
+
+
+async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unsent(nursery: Nursery, ram: Path) -> None:
+    async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
+        home, wire = Home(ram / "home", "key", urls), OnWire(0)
+        fal.faults.add("submit", wire)
+        first = stack.enter_context(InServer(ram / "first", "reserved"))
+
+        def sent_meanwhile(point: str) -> None:
+            if point.startswith("before apply"):
+                first.open()
+                anyio.from_thread.run(wire.reached)
+
+        settings = settings_of(home.environment())
+        panel = Studio(
+            settings,
+            lambda: SwiftFal(settings, 5.0),
+            lambda: WatchedLedger(open_ledger(settings.data_dir), sent_meanwhile),  # type: ignore[arg-type, return-value]
+        )
+        with anyio.fail_after(30):
+            sender = await stack.enter_async_context(
+                nursery.start(
+                    "make_a_video", home.environment(), arguments=call("a video"), read_seconds=20, **first.options
+                )
+            )
+            await first.reached()
+            async with panel.open():
+                [job] = await panel.page(None, 10, None)
+                cancelled, said = await panel.cancel(job.job_id)
+            wire.open()
+            assert await sender.gone() == 0
+
+    assert (job.state, cancelled.state) == ("preparing", "submitting")
+    assert "may still run and be billed" in said
+    assert {one.request_id for one in fal.accepted} == home.request_ids()
+    assert len(fal.accepted) == 1
