@@ -6,6 +6,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -32,7 +33,6 @@ from tests.jobs.support import intent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from pathlib import Path
 
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.submit import Draft
@@ -216,6 +216,18 @@ async def test_without_an_output_folder_the_link_is_all(place: Place) -> None:
     assert job.saved_to is None
     assert job.save_trouble is None
     assert place.calls("download") == 0
+
+
+async def test_a_video_that_nobody_wanted_saved_is_saved_once_somebody_does(place: Place) -> None:
+    async with place.server(replace(place.settings, output_dir=None)) as studio:
+        job_id = (await started(studio, place)).job.job_id
+        await until(studio, job_id, lambda _: "file recorded" in place.passed)
+
+    async with place.server() as studio:
+        studio.repair_in_background(await studio.get(job_id))
+        saved = await until(studio, job_id, lambda job: job.saved_to is not None)
+
+    assert Path(saved.saved_to or "").is_file()
 
 
 # ---- what is refused

@@ -190,8 +190,8 @@ class Studio:
         return job.state in {"failed", "cancelled", "not_submitted", "unknown"}
 
     def repair_in_background(self, job: Job) -> None:
-        """Try once more to save a finished video that could not be saved."""
-        if job.state == "completed" and job.save_trouble is not None:
+        """Save a finished video that could not be saved, or that nobody wanted saved when it was finished."""
+        if job.state == "completed" and job.saved_to is None and self.settings.output_dir is not None:
             self._part().follower.follow(job)
 
     async def last_frame(self, job_id: str) -> bytes:
