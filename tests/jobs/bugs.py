@@ -22,6 +22,7 @@ from kling_mcp.jobs.job import (
     NotSent,
     Sending,
     Step,
+    Withdrawn,
     step,
 )
 from kling_mcp.jobs.ledger import Found, Limits
@@ -161,6 +162,16 @@ class ForgetsWhatMayBeBilled(SqliteLedger):
         return Step(leads_to.state, 0) if isinstance(event, Failed) else leads_to
 
 
+class WithdrawsWhatIsOnItsWay(SqliteLedger):
+    """What was only being prepared when somebody looked counts as unsent, though it has left since."""
+
+    @staticmethod
+    def _step(job: Job, event: Event) -> Step:
+        if isinstance(event, Withdrawn) and job.state == "submitting":
+            return Step("not_submitted", 0)
+        return step(job, event)
+
+
 class EndsAreNotTheEnd(SqliteLedger):
     """A late acceptance brings an ended job back to life."""
 
@@ -249,6 +260,7 @@ BUGS: Mapping[str, Variant] = {
     "a late answer is dropped": Variant(ledger=AcceptsOnlyWhatIsBeingSent),
     "a job is settled twice": Variant(ledger=SettlesTwice),
     "what may be billed is forgotten": Variant(ledger=ForgetsWhatMayBeBilled),
+    "what is on its way is withdrawn": Variant(ledger=WithdrawsWhatIsOnItsWay),
     "an ended job comes back": Variant(ledger=EndsAreNotTheEnd),
     "the window ignores unfinished jobs": Variant(ledger=WindowOnly),
     "a confirmation is good for ever": Variant(ledger=ForgetsConfirmations),

@@ -49,7 +49,7 @@ from tests.conftest import CANARY_KEY
 from tests.jobs.model import Answer, End, ModelFal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import Job
@@ -131,6 +131,26 @@ class _Desk(Desk):
     """A desk without a thread, which is what makes a step quick; two at once take one each."""
 
     threads = False
+    hold: Callable[[], Awaitable[Any]] | None = None
+    """Waited for before a question, once *hold_after* others have been asked."""
+    hold_after = 0
+    then: Callable[[], Awaitable[Any]] | None = None
+    """Done after a question, once *then_after* others have been asked."""
+    then_after = 0
+
+    async def ask(self, question: Callable[[Ledger], Any]) -> Any:
+        if self.hold is not None:
+            if self.hold_after == 0:
+                hold, self.hold = self.hold, None
+                await hold()
+            self.hold_after -= 1
+        answer = await super().ask(question)
+        if self.then is not None:
+            if self.then_after == 0:
+                then, self.then = self.then, None
+                await then()
+            self.then_after -= 1
+        return answer
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await super()._in_thread(work, *arguments) if self.threads else work(*arguments)
@@ -331,9 +351,51 @@ class Histories(RuleBasedStateMachine):
     @rule(heard=st.booleans())
     def fal_answers_late(self, heard: bool) -> None:
         process, task = self.hanging.pop(0)
-        post = next(post for post in self.fal.waiting)
+        post = self.fal.waiting[0]
+        self.fal.answer = "accepted"
         post.answer.set_result(post.outcome if heard else Unknown("the connection broke"))
         self._finish(process, task)
+
+    @rule(
+        process=st.integers(0, 1),
+        call=st.sampled_from(CALLS),
+        asked=st.integers(0, 3),
+        cancels=st.booleans(),
+        dies=st.booleans(),
+    )
+    def it_is_sent_meanwhile(self, process: int, call: tuple[str, int], asked: int, cancels: bool, dies: bool) -> None:
+        """One process prepares a job, and sends it while another decides what to do about it."""
+        other, sender = self.processes[process], self.processes[1 - process]
+        go = asyncio.Event()
+        sender.desk.hold, sender.desk.hold_after = go.wait, 1
+        self.fal.answer = "silent"
+        self.fal.arrived.clear()
+        take = Take(self._draft(call), None)
+        task = self.loop.create_task(sender.produce(take))
+        self.run(take.known.wait())
+        if not take.fresh:
+            sender.desk.hold = None
+            self._finish(sender, task)
+            return
+
+        async def meanwhile() -> None:
+            go.set()
+            await self._until_arrived(task)
+            if dies:
+                sender.dead = True
+                self.living.discard(sender.name)
+
+        other.desk.then, other.desk.then_after = meanwhile, asked
+        self.run(_forgiving(other.cancel(take.job_id or "") if cancels else other.recover_once()))
+        other.desk.then = None
+        if not go.is_set():
+            self.run(meanwhile())
+        if task.done():
+            self._finish(sender, task)
+        else:
+            self.hanging.append((sender, task))
+        if sender.dead and sender in self.processes:
+            self._replace(sender)
 
     # ---- processes
 
@@ -457,6 +519,7 @@ class Histories(RuleBasedStateMachine):
         assert len(owned) == len(set(owned)), "two jobs share a request"
         kept = set(owned) | self._orphans() | self._spooled()
         assert self.heard <= kept, "an id that fal had given was forgotten"
+        assert not self._orphans(), "a charged request came back to a job that had been written off"
         bodies = {request.request_id: _key(request.body) for request in self.fal.requests}
         for row in rows:
             if row["request_id"] is not None and row["id"] not in self.told:
