@@ -7,16 +7,15 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.counts import FULL, TINY
-from benchmarks.report import environment
+from benchmarks.report import Table, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.counts import Counts
-    from benchmarks.report import Table
 
 __all__ = ["NAMES", "main", "measure"]
 
@@ -31,6 +30,8 @@ NAMES: Final = {
 }
 
 _FILE: Final = Path("artifacts") / "benchmarks.json"
+_PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+_BEGIN, _END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found[name] = {"environment": began, **table.data()}
         _FILE.parent.mkdir(exist_ok=True)
         _FILE.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.write:
+        _write(found)
     return 0
 
 
@@ -58,10 +61,25 @@ def measure(name: str, counts: Counts) -> Table:
     return importlib.import_module(f"benchmarks.{name}").measure(counts)
 
 
+def _write(found: Mapping[str, Any]) -> None:
+    """Put the newest figures of each benchmark on the page that explains them."""
+    before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    tables = [_dated(found[name]) for name in NAMES if name in found]
+    _PAGE.write_text("\n\n".join([before + _BEGIN, *tables, _END]) + rest.partition(_END)[2], encoding="utf-8")
+
+
+def _dated(table: Mapping[str, Any]) -> str:
+    where = table["environment"]
+    taken = f"{where['at'][:16]} UTC, {where['machine']}, Python {where['python']}, mcp {where['mcp']}"
+    head, _, body = Table.of(table).markdown().strip().partition("\n\n")
+    return f"{head}\n\n{taken}, load {where['load'][0]}. `python -m benchmarks {table['name']}`\n\n{body}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measured beside something.")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=f"of: {', '.join(NAMES)}")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and do nothing")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
     parser.add_argument("--tiny", action="store_true", help="see that they run; the figures mean nothing")
     return parser
 

@@ -30,19 +30,23 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _WARM_SECONDS = 2.0
+_REST_SECONDS = 0.15
+"""After this long the job of the call before has ended, and nobody follows anything."""
+
 _GOAL_MS = 5.0
 
 
 def measure(counts: Counts) -> Table:
     """Make jobs in turn with each program, each job unlike any other."""
     with ExitStack() as stack:
-        simulator, urls = stack.enter_context(simulated(speed=0.1))
+        simulator, urls = stack.enter_context(simulated(speed=1000, immediate=True))
         stamps = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stamps"
         command = (sys.executable, str(Path(__file__).with_name("stamped.py")), str(stamps))
         memory = MEMORY if MEMORY.is_dir() else None
-        servers: dict[str, Server] = {"kling-mcp": stack.enter_context(our_server(urls))}
-        servers["kling-mcp, ledger in memory"] = stack.enter_context(our_server(urls, disk=memory))
-        stamped = stack.enter_context(our_server(urls, command=command))
+        unsaved = {"KLING_MCP_OUTPUT_DIR": "none"}
+        servers: dict[str, Server] = {"kling-mcp": stack.enter_context(our_server(urls, unsaved))}
+        servers["kling-mcp, ledger in memory"] = stack.enter_context(our_server(urls, unsaved, disk=memory))
+        stamped = stack.enter_context(our_server(urls, unsaved, command=command))
         post = stack.enter_context(_bare_post())
         # A host has listed the tools by now, and a person has typed a prompt.
         for server in [*servers.values(), stamped]:
@@ -89,6 +93,7 @@ def measure(counts: Counts) -> Table:
 
 
 def _called(server: Server, simulator: Simulator, number: int) -> float:
+    time.sleep(_REST_SECONDS)
     before = len(simulator.accepted)
     began = time.time()
     server.call("image_to_video", **arguments(number))
@@ -96,6 +101,7 @@ def _called(server: Server, simulator: Simulator, number: int) -> float:
 
 
 def _posted(post: subprocess.Popen[str], simulator: Simulator, url: str, number: int) -> float:
+    time.sleep(_REST_SECONDS)
     before = len(simulator.accepted)
     line = json.dumps([url, KEY, body(number)])
     began = time.time()
@@ -113,6 +119,7 @@ def _arrival(simulator: Simulator, before: int) -> float:
 
 def _parts(server: Server, simulator: Simulator, number: int, stamps: Path) -> dict[str, float]:
     """Where the time of one call goes, by what the server writes down."""
+    time.sleep(_REST_SECONDS)
     before, seen = len(simulator.accepted), len(stamps.read_text(encoding="utf-8").splitlines())
     began = time.time()
     server.call("image_to_video", **arguments(number))

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Goal", "Table", "environment", "median", "percentile"]
 
@@ -53,6 +53,13 @@ class Table:
     def data(self) -> dict[str, object]:
         """The same for a program."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Table:
+        """The table that `data` was made from."""
+        goals = tuple(Goal(**goal) for goal in data["goals"])
+        rows = tuple(tuple(row) for row in data["rows"])
+        return cls(data["name"], data["title"], tuple(data["columns"]), rows, goals, tuple(data["notes"]))
 
 
 def environment() -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,8 +55,10 @@ def test_figures_are_kept_beside_those_of_other_runs(
 
 def test_a_table_is_markdown_with_a_line_for_each_goal() -> None:
     rows = (("ours", 0.5, 1234, None), ("theirs", 123.4, 2, "none"))
-    table = Table("t", "Title", ("who", "ms", "n", "note"), rows, (Goal("at most 1", "2", False),), ("a note",))
+    made = Table("t", "Title", ("who", "ms", "n", "note"), rows, (Goal("at most 1", "2", False),), ("a note",))
+    table = Table.of(json.loads(json.dumps(made.data())))
 
+    assert table == made
     assert table.markdown() == (
         "### Title\n\n"
         "| who | ms | n | note |\n"
