@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 CANARY_KEY = "canary-5b0c1d2e:f00dfeed0123456789abcdef00c0ffee"
@@ -27,3 +28,19 @@ def nothing_from_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KLING_MCP_DATA_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("KLING_MCP_OUTPUT_DIR", str(tmp_path / "videos"))
+
+
+_WRITTEN = {"", ".backup", ".id", ".json", ".jsonl", ".log", ".part", ".spool", ".sqlite3", ".sqlite3-journal", ".txt"}
+
+
+@pytest.fixture(autouse=True)
+def the_key_stays_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Generator[None]:
+    """Whatever a test does, the program leaves its key neither in a file nor in a log."""
+    yield
+
+    secrets = [CANARY_KEY, CANARY_KEY.split(":")[1]]
+    assert not [secret for secret in secrets if secret in caplog.text]
+    for path in tmp_path.rglob("*"):
+        if path.suffix in _WRITTEN and path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
