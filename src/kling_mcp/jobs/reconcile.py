@@ -167,7 +167,9 @@ class Reconciler:
                 log.warning("fal's history could not be read", extra={"endpoint": endpoint_id, "why": trouble.what})
             else:
                 # Only a look that saw something counts; another is made in a minute.
-                self._looks |= {job.job_id: self._looks_by_now(job) for job in due}
+                self._looks |= {
+                    job.job_id: self._looks_by_now(job) for job in due if job.intent.endpoint_id == endpoint_id
+                }
 
     def _looks_by_now(self, job: Job) -> int:
         age_ms = self._desk.world.now_ms() - (job.sent_ms or job.created_ms)
