@@ -40,7 +40,7 @@ def client(
         if while_pausing is not None:
             await while_pausing()
 
-    return FalHttp(
+    http = FalHttp(
         FalHosts(queue=f"{url}/queue", rest=f"{url}/rest", api=f"{url}/api/v1"),
         None if key is None else Secret(key),
         deadlines=deadlines,
@@ -48,6 +48,10 @@ def client(
         chance=lambda: 0.5,
         now=lambda: NOW_SECONDS,
     )
+    # Loading httpx and the certificates is not to use up a deadline that a test has shortened.
+    http._client("submit")
+    http._client("api")
+    return http
 
 
 def receipt(url: str, path: str = "fal-ai/kling-video", request_id: str = REQUEST_ID) -> Receipt:
