@@ -107,7 +107,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (MULTI, {"shots": []}, "shots", ("shots is empty", "multi_shot_video needs it")),
     (MULTI, {"shots": None}, "shots", ("shots is empty",)),
     (MULTI, {"shots": "[]"}, "shots", ("shots is empty",)),
-    (MULTI, {"shots": "Wide, then close."}, "shots", ("a list is expected", "One to six shots")),
+    (MULTI, {"shots": "Wide, then close."}, "shots", ("a list is expected", "1 to 6 shots")),
     (MULTI, {"shots": '[{"prompt": "Wide."'}, "shots", ("a list is expected",)),
     (MULTI, {"shots": "[" * 100_000}, "shots", ("a list is expected",)),
     (MULTI, {"shots": {"prompt": "Wide."}}, "shots", ("a list is expected",)),

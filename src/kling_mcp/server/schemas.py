@@ -19,8 +19,7 @@ __all__ = ["LONGEST_WAIT_SECONDS", "MOST_TAKES", "WAIT", "Schema", "estimate_sch
 
 Schema = dict[str, Any]
 
-_AS_THERE: Final = "As in image_to_video."
-_ALL_MODELS: Final = "Omit it to compare all models, cheapest first."
+_ALL_MODELS: Final = "Omit to compare all, cheapest first."
 
 LONGEST_WAIT_SECONDS: Final = 45
 """Several hosts cut a call at 60 seconds."""
@@ -34,20 +33,17 @@ WAIT: Final[Schema] = {
     "type": "integer",
     "minimum": 0,
     "maximum": LONGEST_WAIT_SECONDS,
-    "description": f"Seconds to wait: 0 (default) to {LONGEST_WAIT_SECONDS}.",
+    "description": f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}.",
 }
 """How long a call may wait for its job."""
 
 _OF_OURS: Final[dict[str, Schema]] = {
-    "max_cost_usd": {
-        "type": "number",
-        "description": "Most the user agreed to pay, in USD; nothing is sent above it.",
-    },
+    "max_cost_usd": {"type": "number", "description": "Most the user agreed to pay, in USD."},
     "take": {
         "type": "integer",
         "minimum": 1,
         "maximum": MOST_TAKES,
-        "description": "1 (default): the same call is the same job. 2 to 99: the same job once more, a new charge.",
+        "description": f"1 (default): same call, same job; 2 to {MOST_TAKES}: a new charge.",
     },
     "wait_seconds": WAIT,
 }
@@ -66,68 +62,69 @@ def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()
 
 
 def job_schema(catalog: Catalog, tool: Tool) -> Schema:
-    """What a tool that starts a job takes, over all models."""
+    """What a tool that starts a job takes, over all models that it can use."""
+    makers = _makers(catalog, tool)
     properties: dict[str, Schema] = {}
     required: list[str] = []
-    for name, takers in _arguments(catalog).items():
+    for name, takers in _arguments(makers).items():
         argument = takers[0].arguments[name]
         if tool not in argument.tools:
             continue
-        whole = _property(catalog, name, takers)
-        # What two tools share is described once, in the tool that is listed first.
-        properties[name] = whole if tool == argument.tools[0] else _bare(_brief(whole, _pointer(catalog, name, takers)))
+        words = [_SOURCES] if argument.kind == "picture" and argument.required else []
+        if tool == argument.tools[0]:
+            words += _takers(catalog, makers, takers)
+        properties[name] = _property(catalog, name, takers, words)
         if argument.required:
             required.append(name)
-    properties["model"] = _model(catalog)
-    first = tool == "image_to_video"
-    properties |= _OF_OURS if first else {name: _bare(_brief(schema, _AS_THERE)) for name, schema in _OF_OURS.items()}
-    return object_schema(properties | {"wait_seconds": WAIT}, required)
+    properties["model"] = {
+        "type": "string",
+        "enum": [endpoint.model for endpoint in catalog.endpoints if endpoint in makers],
+        "description": f"Default {catalog.default.model}.",
+    }
+    return object_schema(properties | _OF_OURS, required)
 
 
 def estimate_schema(catalog: Catalog) -> Schema:
     """What `estimate_cost` takes: everything that a job takes, and nothing of it required."""
-    properties: dict[str, Schema] = {"model": {"type": "string", "description": _ALL_MODELS}}
-    for name, takers in _arguments(catalog).items():
-        whole = _property(catalog, name, takers)
-        # Length and sound make the price; the rest is there to see the whole request.
-        brief = _bare(_brief(whole, _pointer(catalog, name, takers)))
-        properties[name] = whole if whole["type"] == "integer" else brief
-    properties |= {name: _bare(_brief(schema, _AS_THERE)) for name, schema in _OF_OURS.items()}
-    return object_schema(properties)
+    takers = _arguments(catalog.endpoints).items()
+    properties = {name: _property(catalog, name, endpoints) for name, endpoints in takers} | _OF_OURS
+    # In words only, to keep the list of tools short: nothing is spent here, and every call is checked.
+    return _bare(object_schema({"model": {"type": "string", "description": _ALL_MODELS}} | properties))
 
 
-def _arguments(catalog: Catalog) -> dict[str, list[Endpoint]]:
-    """Every argument of any model with the models that take it, the default model's first."""
-    endpoints = sorted(catalog.endpoints, key=lambda endpoint: not endpoint.is_default)
+def _makers(catalog: Catalog, tool: Tool) -> list[Endpoint]:
+    """The endpoints that take what *tool* needs."""
+    needed = {
+        name
+        for endpoint in catalog.endpoints
+        for name, argument in endpoint.arguments.items()
+        if argument.required and tool in argument.tools
+    }
+    return [endpoint for endpoint in catalog.endpoints if needed <= set(endpoint.arguments)]
+
+
+def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    """Every argument of any of *endpoints* with those that take it, the default model's first."""
     found: dict[str, list[Endpoint]] = {}
-    for endpoint in endpoints:
+    for endpoint in sorted(endpoints, key=lambda endpoint: not endpoint.is_default):
         for name in endpoint.arguments:
             found.setdefault(name, []).append(endpoint)
     return dict(sorted(found.items(), key=lambda item: not item[1][0].arguments[item[0]].required))
 
 
-def _property(catalog: Catalog, name: str, takers: list[Endpoint]) -> Schema:
+def _property(catalog: Catalog, name: str, takers: list[Endpoint], words: Iterable[str] = ()) -> Schema:
     arguments = [endpoint.arguments[name] for endpoint in takers]
-    schema = _typed(arguments)
-    words = [arguments[0].description]
-    if arguments[0].kind == "picture":
-        words.append(_SOURCES if arguments[0].required else "Given like image.")
-    words += _exceptions(catalog, name, takers)
-    others = [endpoint for endpoint in catalog.endpoints if endpoint not in takers]
-    if others:
-        few = len(takers) <= len(others)
-        words.append(f"Only {_names(catalog, takers)}." if few else f"Not {_names(catalog, others)}.")
-    schema["description"] = " ".join(words)
-    return schema
+    said = [arguments[0].description, *_exceptions(catalog, name, takers), *words]
+    return {**_typed(arguments), "description": " ".join(said)}
 
 
-def _pointer(catalog: Catalog, name: str, takers: list[Endpoint]) -> str:
-    """Where an argument is described; of sound also the default, because it is paid for."""
-    argument = takers[0].arguments[name]
-    if argument.kind != "audio":
-        return f"As in {argument.tools[0]}."
-    default = "On" if argument.schema.get("default") else "Off"
-    return " ".join([f"{default} unless given.", *_exceptions(catalog, name, takers)])
+def _takers(catalog: Catalog, makers: list[Endpoint], takers: list[Endpoint]) -> list[str]:
+    """Which of *makers* take an argument, where not all do."""
+    others = [endpoint for endpoint in makers if endpoint not in takers]
+    if not others:
+        return []
+    few = len(takers) <= len(others)
+    return [f"Only {_names(catalog, takers)}." if few else f"Not {_names(catalog, others)}."]
 
 
 def _typed(arguments: list[Argument]) -> Schema:
@@ -166,9 +163,7 @@ def _exceptions(catalog: Catalog, name: str, takers: list[Endpoint]) -> list[str
         if argument.kind == "length" and argument.lengths != first.lengths:
             others.setdefault(f"{argument.lengths[0]} to {argument.lengths[-1]}", []).append(endpoint)
         if argument.kind == "audio" and argument.schema.get("default") != first.schema.get("default"):
-            others.setdefault("on unless given" if argument.schema.get("default") else "off unless given", []).append(
-                endpoint
-            )
+            others.setdefault("default on" if argument.schema.get("default") else "default off", []).append(endpoint)
     return [f"{_names(catalog, endpoints)}: {words}." for words, endpoints in others.items()]
 
 
@@ -186,41 +181,11 @@ def _names(catalog: Catalog, endpoints: list[Endpoint]) -> str:
     return ", ".join(names)
 
 
-def _model(catalog: Catalog) -> Schema:
-    return {
-        "type": "string",
-        "enum": list(catalog.models),
-        "description": f"Kling model (default {catalog.default.model}).",
-    }
-
-
-def _brief(schema: Schema, description: str) -> Schema:
-    """The same type with one short description, inside as well."""
-    brief = {**schema, "description": description}
-    if "items" in schema:
-        brief["items"] = _brief_inside(schema["items"])
-    return brief
-
-
 def _bare(schema: Schema) -> Schema:
-    """The same without limits, inside as well; the tool that it refers to has them, and every call is checked."""
+    """The same with limits in words only."""
     bare = {name: value for name, value in schema.items() if name not in {"enum", "minimum", "maximum"}}
     if "items" in bare:
         bare["items"] = _bare(bare["items"])
     if "properties" in bare:
         bare["properties"] = {name: _bare(member) for name, member in bare["properties"].items()}
     return bare
-
-
-def _brief_inside(schema: Schema) -> Schema:
-    if schema["type"] != "object":
-        return schema
-    inside = {
-        name: {**_brief_items(member), "description": name.replace("_", " ").capitalize() + "."}
-        for name, member in schema["properties"].items()
-    }
-    return {**schema, "properties": inside}
-
-
-def _brief_items(schema: Schema) -> Schema:
-    return {**schema, "items": _brief_inside(schema["items"])} if "items" in schema else schema

@@ -257,9 +257,9 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "image_to_video",
             "Image to video",
-            "Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture, if wanted up to an "
-            "end picture, and answers with a job_id in seconds. The video takes 1.5 to 10 minutes, goes on without the "
-            "conversation and is saved on this machine. estimate_cost gives the price for free.",
+            "Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture and answers with a "
+            "job_id in seconds. The video takes 1.5 to 10 minutes, goes on without the conversation and is saved on "
+            "this machine. estimate_cost gives the price for free.",
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "image_to_video"),
             _image_to_video,
@@ -269,8 +269,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "multi_shot_video",
             "Multi-shot video",
-            "Spends money, by the sum of the shots: as image_to_video, for one video of up to six shots, each with its "
-            "own prompt and length.",
+            "Spends money, by the sum of the shots: as image_to_video, for one video of up to six shots.",
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "multi_shot_video"),
             _multi_shot_video,
@@ -280,8 +279,8 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "estimate_cost",
             "Estimate cost",
-            "Free; needs no key and no network. The price of a job before it starts, with its source and the request "
-            "that would be sent.",
+            "Free, without key or network. The price of a job before it starts, its source, and the request that would "
+            "be sent.",
             _READS,
             schemas.estimate_schema,
             _estimate_cost,
@@ -300,8 +299,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "get_job",
             "Get job",
-            "Free. State, queue position, cost and, once finished, the video of a job; waits for it up to "
-            "wait_seconds.",
+            "Free. State, queue position, cost and, once finished, the video; waits up to wait_seconds.",
             _READS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
@@ -329,7 +327,7 @@ TOOLS: Final[dict[str, Tool]] = {
                         "type": "integer",
                         "minimum": 1,
                         "maximum": _MOST,
-                        "description": f"1 to {_MOST} jobs (default {_PAGE}); long pages end earlier.",
+                        "description": f"1 to {_MOST} (default {_PAGE}); long pages end earlier.",
                     },
                     "cursor": {"type": "string", "description": "next_cursor of the page before."},
                 }
@@ -364,7 +362,7 @@ TOOLS: Final[dict[str, Tool]] = {
                     },
                     "request_id": {
                         "type": "string",
-                        "description": "With charged: fal.ai's request id, if shown, to fetch the video.",
+                        "description": "With charged: fal.ai's request id, to fetch the video.",
                     },
                 },
                 ["job_id", "outcome"],

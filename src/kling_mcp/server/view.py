@@ -33,8 +33,7 @@ _FRAMES: Final = 4
 _PROMPT_CHARACTERS: Final = 160
 
 DESCRIPTION: Final = (
-    "Free. Frames of a finished, saved video on one JPEG, each with its time and shot. Needs the optional part "
-    "kling-mcp[media]."
+    "Free. Frames of a finished, saved video on one JPEG, each with its time and shot. Needs kling-mcp[media]."
 )
 
 
