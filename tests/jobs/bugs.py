@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kling_mcp.errors import LedgerUnavailable
+from kling_mcp.fal.platform import PastRequest
 from kling_mcp.fal.queue import Unknown
 from kling_mcp.jobs.job import (
     Accepted,
@@ -25,7 +26,7 @@ from kling_mcp.jobs.job import (
     Withdrawn,
     step,
 )
-from kling_mcp.jobs.ledger import Found, Limits
+from kling_mcp.jobs.ledger import Found, Known, Limits
 from kling_mcp.jobs.reconcile import Reconciler, Verdict
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.submit import Draft, Submitter
@@ -35,10 +36,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-    from kling_mcp.fal.platform import PastRequest
     from kling_mcp.fal.queue import SubmitOutcome
     from kling_mcp.jobs.job import Event, Intent, Job
-    from kling_mcp.jobs.ledger import Known, Reservation
+    from kling_mcp.jobs.ledger import Reservation
 
 __all__ = ["BUGS"]
 
@@ -113,6 +113,16 @@ class BelievesAbsenceAtOnce(Reconciler):
         found = super()._judge(waiting, history, known)
         adopted = {verdict.job_id for verdict in found}
         return [*found, *(Verdict(job.job_id, None) for job in waiting if job.job_id not in adopted)]
+
+
+class TakesTheHistoryForWhole(Reconciler):
+    """Where it begins is not looked at."""
+
+    def _judge(
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+    ) -> Sequence[Verdict]:
+        first = PastRequest("first", "", None, None, None, 200, {}, None)
+        return super()._judge(waiting, [*history, first], {**known, "first": Known(0, 0, 0)})
 
 
 class AdoptsWhateverIsNear(Reconciler):
@@ -254,6 +264,7 @@ BUGS: Mapping[str, Variant] = {
     "the fingerprint is never the same": Variant(draft=TakesEveryCallForNew),
     "absence is believed without a watermark": Variant(reconciler=NoWatermark),
     "absence is believed at once": Variant(reconciler=BelievesAbsenceAtOnce),
+    "the history is taken for whole": Variant(reconciler=TakesTheHistoryForWhole),
     "whatever is near is adopted": Variant(reconciler=AdoptsWhateverIsNear),
     "a request that was cut off is taken for unsent": Variant(reconciler=TakesTheMaybeSentForUnsent),
     "spools are thrown away": Variant(reconciler=ThrowsSpoolsAway),

@@ -488,6 +488,15 @@ class Histories(RuleBasedStateMachine):
         self.set_clock = self.set_clock or abs(minutes) > 1
 
     @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def an_answer_is_lost_while_the_clock_is_days_ahead(self, process: int, call: tuple[str, int]) -> None:
+        """What fal has of it is then older than anything that is asked for by this clock."""
+        self.the_clock_is_set(4_000)
+        self._call(self.processes[process], call, "answer lost")
+        for request in self.fal.unfinished():
+            self.fal.finish(request, "video")
+        self.fal.advance(1_200 * _MINUTE)
+
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
     def a_day_after_a_lost_answer(self, process: int, call: tuple[str, int]) -> None:
         """What absence is judged by: later jobs, and a history that has got past them."""
         for number, wait in enumerate((1, 1, OVER_AFTER_MS // _MINUTE + 10, 10)):

@@ -8,6 +8,7 @@ is damaged, replaced or out of room is in `test_sqlite`.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -280,8 +281,13 @@ def test_requests_tell_their_times_only_where_fal_answered_the_submit(ledger: Le
     told(ledger, "kj_1", QUEUED)
     told(ledger, "kj_2", (*SENT, LostTrack("?"), Accepted("found again")))
     told(ledger, "kj_3", ())
+    told(ledger, "kj_4", (*SENT, replace(RECEIPT, request_id="r4"), Finished({}, 1)))
 
-    assert ledger.requests(ENDPOINT) == {"r1": Known(NOW_MS, NOW_MS), "found again": None}
+    assert ledger.requests(ENDPOINT) == {
+        "r1": Known(NOW_MS, NOW_MS),
+        "found again": None,
+        "r4": Known(NOW_MS, NOW_MS, NOW_MS),
+    }
     assert ledger.requests("another/endpoint") == {}
 
 

@@ -43,9 +43,11 @@ def past(
     return PastRequest(name, ENDPOINT, sent_ms, sent_ms, ended_ms, 200, body, None)
 
 
+EARLIER = past("known-0", NOW_MS - 20 * MINUTE, {"prompt": "a"})
 LATER = past("known-1", NOW_MS + 10 * MINUTE, {"prompt": "b"})
 MUCH_LATER = past("known-2", NOW_MS + 10 * MINUTE + OVER_AFTER_MS, {"prompt": "c"})
 KNOWN: dict[str, Known | None] = {
+    "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, NOW_MS - MINUTE),
     "known-1": Known(NOW_MS + 10 * MINUTE, NOW_MS + 10 * MINUTE),
     "known-2": Known(NOW_MS + 10 * MINUTE + OVER_AFTER_MS, NOW_MS + 10 * MINUTE + OVER_AFTER_MS),
 }
@@ -91,11 +93,11 @@ def test_nothing_is_adopted_that_is_not_certain(why: str, waiting: list[Job], hi
     assert judge(waiting, history, {}) == [], why
     # Nor is it believed to be absent, however far the history has come, while something may be it in disguise.
     if why != "another payload":
-        assert judge(waiting, [*history, LATER, MUCH_LATER], KNOWN) == [], why
+        assert judge(waiting, [*history, EARLIER, LATER, MUCH_LATER], KNOWN) == [], why
 
 
-def test_absence_is_believed_behind_the_watermark() -> None:
-    assert judge([lost("kj_1", NOW_MS)], [LATER, MUCH_LATER], KNOWN) == [Verdict("kj_1", None)]
+def test_absence_is_believed_between_an_earlier_request_and_a_much_later_one() -> None:
+    assert judge([lost("kj_1", NOW_MS)], [EARLIER, LATER, MUCH_LATER], KNOWN) == [Verdict("kj_1", None)]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,33 @@ def test_absence_is_believed_behind_the_watermark() -> None:
 def test_absence_is_not_believed_before(
     why: str, history: list[PastRequest], known: Mapping[str, Known | None]
 ) -> None:
-    assert judge([lost("kj_1", NOW_MS)], history, known) == [], why
+    assert judge([lost("kj_1", NOW_MS)], [EARLIER, *history], known) == [], why
+
+
+@pytest.mark.parametrize(
+    ("why", "history", "ended_ms"),
+    [
+        ("nothing earlier is listed", [], NOW_MS - MINUTE),
+        ("the earlier one is open", [EARLIER], None),
+        ("the earlier one ended only after the job was sent", [EARLIER], NOW_MS + 1),
+    ],
+)
+def test_absence_is_not_believed_where_the_history_may_begin_too_late(
+    why: str, history: list[PastRequest], ended_ms: int | None
+) -> None:
+    known = {**KNOWN, "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, ended_ms)}
+
+    assert judge([lost("kj_1", NOW_MS)], [*history, LATER, MUCH_LATER], known) == [], why
+
+
+def test_the_words_of_shots_are_looked_at_too() -> None:
+    shots = {"multi_prompt": [{"prompt": "a cat", "duration": "5"}, {"prompt": "a dog", "duration": "5"}]}
+    rewritten = past("x", NOW_MS, {"multi_prompt": [{"prompt": "a cat", "duration": 5}, {"prompt": "a dog"}]})
+    another = past("x", NOW_MS, {"multi_prompt": [{"prompt": "a cat", "duration": 5}, {"prompt": "a bird"}]})
+    around = [EARLIER, LATER, MUCH_LATER]
+
+    assert judge([lost("kj_1", NOW_MS, shots)], [rewritten, *around], KNOWN) == []
+    assert judge([lost("kj_1", NOW_MS, shots)], [another, *around], KNOWN) == [Verdict("kj_1", None)]
 
 
 def test_a_clock_that_is_wrong_by_hours_is_corrected_by_what_both_know() -> None:
@@ -180,6 +208,8 @@ FOUND: dict[str, int] = {"adopted": 0, "absent": 0, "histories": 0}
     lag_minutes=st.sampled_from((0, 5, 900)),
     now_minutes=st.integers(0, 2_000),
     later=st.booleans(),
+    earlier=st.booleans(),
+    begins_minutes=st.sampled_from((-600, -600, -600, 5, 60, 300)),
 )
 def _one_history(
     fates: list[Fate],
@@ -188,6 +218,8 @@ def _one_history(
     lag_minutes: int,
     now_minutes: int,
     later: bool,
+    earlier: bool,
+    begins_minutes: int,
 ) -> None:
     """What is adopted was ours, and what is released was never there."""
     waiting, known, history, truth = [], {}, [], {}
@@ -202,7 +234,8 @@ def _one_history(
         body = {**BODY, "prompt": fate.words}
         at_fal_minutes = at_minutes + skew_minutes
         if fate.answered:
-            known[request_id] = Known(ours_ms, ours_ms)
+            ended_ms = ours_ms + (fate.waits_minutes + fate.runs_minutes) * MINUTE
+            known[request_id] = Known(ours_ms, ours_ms, ended_ms)
         else:
             waiting.append(lost(name, ours_ms, body))
         truth[name] = (request_id if fate.accepted or fate.answered else None, body)
@@ -219,6 +252,13 @@ def _one_history(
         for number, minutes in enumerate((now_minutes + 10, now_minutes + 20 + OVER_AFTER_MS // MINUTE)):
             known[f"later-{number}"] = Known(NOW_MS + minutes * MINUTE, NOW_MS + minutes * MINUTE)
             history.append(past(f"later-{number}", NOW_MS + (minutes + skew_minutes) * MINUTE, {"prompt": "z"}))
+    if earlier:
+        # One of ours that had ended before anything else was sent.
+        known["earlier"] = Known(NOW_MS - HOUR, NOW_MS - HOUR, NOW_MS - MINUTE)
+        history.append(past("earlier", NOW_MS + (skew_minutes - 60) * MINUTE, {"prompt": "y"}))
+    # What ended before the moment that was asked for is not listed.
+    begins_ms = NOW_MS + (begins_minutes + skew_minutes) * MINUTE
+    history = [entry for entry in history if (entry.ended_ms or 0) >= begins_ms]
     history.sort(key=lambda entry: -(entry.ended_ms or 0))
 
     verdicts = judge(waiting, history, known)

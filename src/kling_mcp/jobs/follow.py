@@ -16,7 +16,6 @@ import anyio
 from kling_mcp.errors import KlingError
 from kling_mcp.fal.failures import RequestNotFound
 from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, video_of_body
-from kling_mcp.fal.queue import Failed as FalFailed
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed
 from kling_mcp.jobs.job import Finished as JobFinished
@@ -167,16 +166,16 @@ class Follower:
                 raise
             return await self._give_up(job, watch, f"the result could not be fetched ({trouble.what})")
         self._desk.world.passed("result fetched")
-        match outcome:
-            case Finished(body=body, billable_units=units):
-                cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
-                event = JobFinished(body, None if cost is None else micro_dollars(cost))
-            case FalFailed(failure=failure):
-                # The result says more than the status: also which field it is about, and whether it is billed.
-                unknown = failure.type == _UNKNOWN_TYPE
-                event = _ended((status.failure or failure) if unknown else failure)
-            case NotReady():
-                return job
+        if isinstance(outcome, NotReady):
+            return job
+        if isinstance(outcome, Finished):
+            units = outcome.billable_units
+            cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
+            event = JobFinished(outcome.body, None if cost is None else micro_dollars(cost))
+        else:
+            # The result says more than the status: also which field it is about, and whether it is billed.
+            unknown = outcome.failure.type == _UNKNOWN_TYPE
+            event = _ended((status.failure or outcome.failure) if unknown else outcome.failure)
         return (await self._desk.apply(job.job_id, event)).job
 
     async def _give_up(self, job: Job, watch: Watch, why: str) -> Job:

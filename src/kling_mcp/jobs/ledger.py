@@ -53,10 +53,12 @@ class Known:
     Args:
         created_ms: When the job was reserved; nothing was sent before.
         sent_ms: When it was about to be sent.
+        ended_ms: When its end was recorded; None while it is open.
     """
 
     created_ms: int
     sent_ms: int
+    ended_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,15 +82,14 @@ async def _frame(slot: PictureSlot, settings: Settings, saved_video: Callable[[s
 def _loaded(slot: PictureSlot, settings: Settings) -> Frame:
     # A file that holds the key is no picture, whatever its first bytes say.
     key = [] if settings.fal_key is None else [settings.fal_key.reveal().encode()]
-    picture = pictures.load(
+    content = pictures.load(
         slot.value, folders=settings.input_dirs, limits=slot.limits, field=slot.argument, forbidden=key
     )
-    return Frame(slot, None, picture)
+    return Frame(slot, content)
 
 
 def _last_frame(slot: PictureSlot, video: Path) -> Frame:
     from kling_mcp.media import frames
 
     data = frames.last_frame(video)
-    picture = pictures.prepare(data, f"{video.stem}-last-frame.jpg", limits=slot.limits, field=slot.argument)
-    return Frame(slot, None, picture)
+    return Frame(slot, pictures.prepare(data, f"{video.stem}-last-frame.jpg", limits=slot.limits, field=slot.argument))

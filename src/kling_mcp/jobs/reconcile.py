@@ -8,9 +8,10 @@ Making the ledger true again: after a crash, after a lost answer, every minute.
 | queued, running | fal has it | followed by this process |
 | completed, not saved | paid | downloaded by this process |
 
-An unknown request is looked for in fal's history. History lags, so absence
-counts only once later requests of ours are listed as ended and the request
-could not be waiting or running any more. Nothing is ever sent again.
+An unknown request is looked for in fal's history. History begins somewhere
+and lags, so absence counts only where it lists an earlier request of ours, and
+later ones as ended when this one could not be waiting or running any more.
+Nothing is ever sent again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ OVER_AFTER_MS: Final = 1000 * (START_TIMEOUT_SECONDS + 2 * 3600)
 _DAY_MS: Final = 86_400_000
 LOOK_AFTER_MS: Final = tuple(1000 * seconds for seconds in (0, 30, 120, 600, 3_600, 21_600, 86_400))
 """Ages at which an unknown request is looked for; from then on once a day."""
+
+_FARTHEST_MS: Final = 30 * _DAY_MS
+"""How far back the history is read at the most for a request that was there before."""
 
 _NEAR_MS: Final = 600_000
 """How far fal's idea of when a request was sent may be from ours."""
@@ -185,7 +189,7 @@ class Reconciler:
         waiting = await self._waiting(endpoint_id)
         if not any(job.state == "unknown" for job in waiting):
             return
-        start_ms = min(job.sent_ms or job.created_ms for job in waiting) - 2 * _DAY_MS
+        start_ms = _since_ms(waiting, await self._desk.ask(lambda ledger: ledger.requests(endpoint_id)))
         history = [
             request async for request in self._fal().platform.history(endpoint_id, start_ms=start_ms, end_ms=None)
         ]
@@ -269,7 +273,8 @@ def _verdicts(
             strangers = [request for request in strangers if request is not match]
             yield Verdict(job.job_id, match.request_id)
     for job in unmatched:
-        if not any(_may_be_disguised(request, job) for request in strangers) and _over(job, history, known):
+        hidden = any(_may_be_disguised(request, job) for request in strangers)
+        if not hidden and _begun(job, history, known) and _over(job, history, known):
             yield Verdict(job.job_id, None)
 
 
@@ -330,6 +335,33 @@ def _words(value: object) -> Iterator[str]:
             yield from _words(item)
 
 
+def _since_ms(waiting: Sequence[Job], known: Mapping[str, Known | None]) -> int:
+    """From when on to read the history: well before the oldest of *waiting*, and the request of ours before it."""
+    oldest_ms = min(map(_sent_ms, waiting))
+    ended_ms = [
+        ours.ended_ms
+        for ours in known.values()
+        if ours is not None and ours.ended_ms is not None and 0 <= oldest_ms - ours.ended_ms <= _FARTHEST_MS
+    ]
+    return max(ended_ms, default=oldest_ms) - 2 * _DAY_MS
+
+
+def _begun(job: Job, history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> bool:
+    """
+    Whether the history begins before the end of *job*, had fal had it.
+
+    It is read from a moment on that our clock tells, which may be wrong, and fal
+    keeps nothing for ever; but where it lists a request of ours that had ended
+    before *job* was sent, it lists all that ended later.
+    """
+    return any(
+        (ours := known.get(request.request_id)) is not None
+        and ours.ended_ms is not None
+        and ours.ended_ms <= _sent_ms(job)
+        for request in history
+    )
+
+
 def _over(job: Job, history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> bool:
     """
     Whether the history has got past the moment by which *job* would have ended, had fal had it.
@@ -354,6 +386,6 @@ _NEVER_LEFT: Final = Fault(
 )
 _PROVEN_ABSENT: Final = Fault(
     "fal_unreachable",
-    "The request never reached fal.ai: its history shows a later request and not this one.",
+    "The request never reached fal.ai: its history shows earlier and later requests and not this one.",
     "no",
 )

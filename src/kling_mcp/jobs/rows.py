@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from kling_mcp.jobs.job import (
     STATES,
@@ -187,6 +187,8 @@ def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dic
         ):
             small["queue_position"] = None
             large["fault"] = text_of(asdict(fault))
+        case _:
+            assert_never(event)
     if leads_to.settle_u is not None:
         small |= {"open": 0, "ended_ms": now_ms, "cost_u": leads_to.settle_u, "cost_source": leads_to.cost_source}
         small["busy"] = 1 if leads_to.state == "completed" else 0

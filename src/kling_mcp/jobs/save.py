@@ -55,7 +55,9 @@ class Saver:
             datetime.fromtimestamp(job.created_ms / 1000, UTC), job.intent.model, described(job), job.job_id
         )
         async with self._slots:
-            for attempt in range(1, _TRIES + 1):
+            attempt = 0
+            while True:
+                attempt += 1
                 self._desk.world.passed("saving")
                 try:
                     path = await self._downloaded(video, folder, name)
@@ -71,7 +73,6 @@ class Saver:
                     self._desk.world.passed("saved")
                     await anyio.to_thread.run_sync(_write_sidecar, path, _sidecar(job))
                     return await self._noted(job, str(path), None)
-        return job
 
     async def _downloaded(self, video: Video, folder: Path, name: str) -> Path:
         if await anyio.to_thread.run_sync(_is_there, folder / name, video.file_size):
@@ -108,16 +109,8 @@ def _video(job: Job) -> Video | None:
 
 def described(job: Job) -> str:
     """What the job shows, in the user's words: its prompt or that of its first shot."""
-    arguments = job.intent.arguments
-    prompt = arguments.get("prompt")
-    if isinstance(prompt, str):
-        return prompt
-    shots = arguments.get("shots")
-    if isinstance(shots, (list, tuple)) and shots:
-        first = cast("Sequence[object]", shots)[0]
-        if isinstance(first, dict):
-            return str(cast("Mapping[str, object]", first).get("prompt", ""))
-    return ""
+    shots = cast("Sequence[Mapping[str, object]]", job.intent.arguments.get("shots") or [job.intent.arguments])
+    return str(shots[0].get("prompt") or "")
 
 
 def _write_sidecar(video: Path, data: Mapping[str, object]) -> None:

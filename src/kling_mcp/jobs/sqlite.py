@@ -392,12 +392,12 @@ class SqliteLedger:
         with self._reading() as db:
             rows = db.execute(
                 # A request that was found again has no addresses: those come with fal's answer only.
-                "SELECT request_id, created_ms, CASE WHEN status_url IS NULL THEN NULL ELSE sent_ms END"
+                "SELECT request_id, created_ms, CASE WHEN status_url IS NULL THEN NULL ELSE sent_ms END, ended_ms"
                 " FROM job WHERE endpoint = :e AND request_id IS NOT NULL"
-                " UNION ALL SELECT request_id, NULL, NULL FROM orphan WHERE endpoint = :e",
+                " UNION ALL SELECT request_id, NULL, NULL, NULL FROM orphan WHERE endpoint = :e",
                 {"e": endpoint_id},
             ).fetchall()
-            return {request_id: None if sent is None else Known(created, sent) for request_id, created, sent in rows}
+            return {request_id: None if times[1] is None else Known(*times) for request_id, *times in rows}
 
     def spend(self, now_ms: int, days: int = 30) -> Sequence[DaySpend]:
         """Money by day, newest first; today is always there."""

@@ -13,7 +13,7 @@ import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.to_thread
@@ -246,6 +246,8 @@ class Studio:
                 return job, "It had already finished at fal.ai, so it is billed; get_job brings the video."
             case "not_found":
                 return job, "fal.ai does not know this request any more; get_job shows what becomes of it."
+            case _:
+                assert_never(outcome)
 
     async def resolve(self, job_id: str, *, charged: bool, request_id: str | None) -> Job:
         """

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
-from kling_mcp.errors import InputRefused, KlingError, LedgerUnavailable, NoApiKey
+from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.fal.queue import Accepted as FalAccepted
 from kling_mcp.fal.queue import NotSent as FalNotSent
 from kling_mcp.fal.queue import Rejected as FalRejected
@@ -57,13 +57,17 @@ class Frame:
     """A picture of the job: a link that fal fetches, or bytes that are uploaded for it."""
 
     slot: PictureSlot
-    url: str | None
-    picture: Picture | None = None
+    content: str | Picture
+
+    @property
+    def url(self) -> str | None:
+        """The link, where the picture is one already."""
+        return self.content if isinstance(self.content, str) else None
 
     @property
     def identity(self) -> str:
         """What makes two pictures the same picture."""
-        return self.url if self.picture is None else f"sha256:{self.picture.sha256}"  # type: ignore[return-value]
+        return self.content if isinstance(self.content, str) else f"sha256:{self.content.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,6 @@ class Submitter:
             take.settled.set()
 
     async def _produce(self, take: Take) -> None:
-        if self._settings.backend == "fal" and self._settings.fal_key is None:
-            raise NoApiKey
         owner = (await self._desk.owner()).mine
         intent = self._intent(take)
         self._busy.add(intent.job_id)
@@ -185,7 +187,7 @@ class Submitter:
             take=plan.take,
             model=plan.endpoint.model,
             endpoint_id=plan.endpoint.endpoint_id,
-            arguments=draft.arguments,
+            arguments=_plain(draft),
             estimate_u=micro_dollars(quote.estimated_usd),
             ceiling_u=micro_dollars(quote.ceiling_usd),
             basis=quote.basis,
@@ -196,13 +198,12 @@ class Submitter:
         )
 
     async def _body(self, draft: Draft) -> dict[str, object]:
-        urls = [(frame.slot.path, frame.url or await self._uploaded(frame)) for frame in draft.frames]
+        urls = [(frame.slot.path, await self._link(frame.content)) for frame in draft.frames]
         return _filled(draft.plan.body, urls)
 
-    async def _uploaded(self, frame: Frame) -> str:
-        picture = frame.picture
-        if picture is None:
-            raise InputRefused("A picture has neither a link nor contents.", "Name the picture again.")
+    async def _link(self, picture: str | Picture) -> str:
+        if isinstance(picture, str):
+            return picture
         now_ms = self._desk.world.now_ms()
         known = await self._desk.ask(
             lambda ledger: ledger.upload(picture.sha256, now_ms + _REUSE_MARGIN_SECONDS * 1000)
@@ -312,8 +313,16 @@ def _fault(error: KlingError) -> Fault:
     return Fault(error.code, f"{error.what} {error.next_step}", error.billed, error.field)
 
 
+def _plain(draft: Draft) -> Mapping[str, object]:
+    """The arguments with their shots as a list, also where a host sent that as text."""
+    if not draft.plan.shots:
+        return draft.arguments
+    shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
+    return {**draft.arguments, "shots": shots}
+
+
 def _changes(frames: Sequence[Frame]) -> tuple[str, ...]:
-    return tuple(change for frame in frames if frame.picture is not None for change in frame.picture.changes)
+    return tuple(change for frame in frames if not isinstance(frame.content, str) for change in frame.content.changes)
 
 
 def _filled(body: Mapping[str, object], values: Sequence[tuple[tuple[str | int, ...], str]]) -> dict[str, object]:
