@@ -8,6 +8,7 @@ import pytest
 
 from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, LedgerUnavailable, RateLimited
 from kling_mcp.fal.failures import RequestNotFound
+from kling_mcp.fal.queue import NotReady
 from kling_mcp.jobs.desk import Desk
 from kling_mcp.jobs.follow import Follower, Watch
 from kling_mcp.jobs.job import Accepted, Sending
@@ -112,6 +113,8 @@ async def test_what_the_history_says_is_taken_as_soon_as_it_is_asked(
     watched: Watched, end: Any, state: str, billed: str | None
 ) -> None:
     watched.fal.finish(watched.request, end)
+    watched.fal.now_ms += 1
+    watched.fal.strange(ENDPOINT, {"prompt": "somebody else's, which is listed first"})
     watched.fal.trouble = GONE
 
     waited = await watched.look_for(10 * HOUR)
@@ -135,6 +138,26 @@ async def test_trouble_that_comes_and_goes_does_not_add_up(watched: Watched) -> 
         await watched.look_for(400)
 
     assert watched.job.open
+
+
+class _Late(ModelFal):
+    """The status says that the request has ended, and the result comes only with the third question."""
+
+    asked = 0
+
+    async def result(self, endpoint_id: str, receipt: Any) -> Any:
+        self.asked += 1
+        return await super().result(endpoint_id, receipt) if self.asked == 3 else NotReady()
+
+
+async def test_a_result_that_is_not_ready_is_asked_for_again(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, fal := _Late())
+    fal.finish(watched.request, "video")
+
+    await watched.look_for(HOUR)
+    watched.ledger.close()
+
+    assert (watched.job.state, fal.asked) == ("completed", 3)
 
 
 class _NoResult(ModelFal):

@@ -147,6 +147,27 @@ async def test_of_many_jobs_the_one_that_was_begun_first_gets_the_next_free_stre
     assert streams.opened[32:] == [one.job_id for one in jobs[32:]]
 
 
+async def test_a_job_that_finds_no_free_stream_is_looked_at_without_one() -> None:
+    streams = Streams()
+    for number in range(34):
+        streams.said[f"kj_{number}"], streams.end[f"kj_{number}"] = [RUNNING], anyio.Event()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(32):
+            tasks.start_soon(streams.pause, job(number), 3600)
+        await anyio.wait_all_tasks_blocked()
+        await streams.pause(job(32))
+        assert len(streams.opened) == 32
+        streams.end["kj_0"].set()
+        await anyio.wait_all_tasks_blocked()
+        # Its place in the line is gone with its pause: the stream that came free is for the next.
+        tasks.start_soon(streams.pause, job(33), 3600)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert streams.opened[32:] == ["kj_33"]
+
+
 async def test_a_pause_that_is_cancelled_gives_its_stream_back() -> None:
     streams = Streams()
     for number in range(33):

@@ -335,6 +335,28 @@ async def test_recovery_that_fails_is_tried_again(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.anyio
+async def test_the_history_is_not_read_for_what_was_settled_meanwhile(room: Room) -> None:
+    await room.reserved()
+    room.fal.reachable = False
+
+    await room.reconciler.look(intent().endpoint_id)
+
+
+@pytest.mark.anyio
+async def test_a_server_that_closes_between_the_record_and_the_request_sends_nothing(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    job = await room.reserved()
+    await room.submitter.drain(0)
+
+    await room.submitter._send(job, {"prompt": "x"})
+
+    ended = room.ledger.get("kj_1")
+    assert (ended.state, ended.cost_u, room.fal.posts) == ("not_submitted", 0, [])
+    room.desk.close()
+    room.ledger.close()
+
+
+@pytest.mark.anyio
 async def test_without_a_key_nothing_is_asked_of_the_history(room: Room) -> None:
     await room.reserved()
     for event in (Sending({"prompt": "x"}), LostTrack("?")):

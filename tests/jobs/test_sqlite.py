@@ -250,6 +250,29 @@ def test_a_ledger_that_is_only_busy_is_not_called_damaged(tmp_path: Path) -> Non
         assert spends(ledger)
 
 
+def test_a_ledger_that_cannot_be_opened_just_now_is_not_called_damaged(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    (tmp_path / "ledger.sqlite3-journal").unlink()
+    (tmp_path / "ledger.sqlite3-journal").mkdir()
+
+    with pytest.raises(LedgerUnavailable, match=r"ledger\.sqlite3 cannot be opened"):
+        opened(tmp_path, migrations=(*MIGRATIONS, _add_a_column))
+
+    (tmp_path / "ledger.sqlite3-journal").rmdir()
+    with contextlib.closing(opened(tmp_path)) as ledger:
+        assert spends(ledger)
+
+
+def test_a_ledger_that_was_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    ledger = filled(tmp_path)
+    ledger.close()
+
+    with pytest.raises(LedgerUnavailable, match="could not be used just now"):
+        ledger.apply("kj_0", NotSent(FREE), NOW_MS)
+
+    assert ledger.trouble is None
+
+
 # ---- versions
 
 
@@ -278,11 +301,15 @@ def test_a_migration_is_made_once_after_a_copy_and_an_older_server_goes_on(tmp_p
         assert backup.execute("SELECT count(*) FROM job").fetchone() == (12,)
 
 
-def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("undone", [False, True], ids=["undone by us", "undone by SQLite"])
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, undone: bool) -> None:
     filled(tmp_path).close()
 
     def fails(db: sqlite3.Connection) -> None:
         _add_a_column(db)
+        if undone:
+            # Some errors, such as a full disk, end the transaction by themselves.
+            db.execute("ROLLBACK")
         db.execute("SELECT * FROM nowhere")
 
     with contextlib.closing(opened(tmp_path, migrations=(*MIGRATIONS, fails))) as broken:

@@ -367,6 +367,42 @@ async def test_a_download_that_breaks_off_is_tried_again_by_itself(place: Place)
     assert saved.save_trouble is None
 
 
+async def test_a_video_is_saved_by_one_of_two_servers_and_never_again(place: Place) -> None:
+    async with place.server(replace(place.settings, output_dir=None)) as studio:
+        job_id = (await started(studio, place)).job.job_id
+        await until(studio, job_id, lambda _: "file recorded" in place.passed)
+    held, go = anyio.Event(), anyio.Event()
+    place.simulator.faults.add("download", _Held(held, go))
+    async with place.server(recovers=False) as first, place.server(recovers=False) as second:
+        first.repair_in_background(await first.get(job_id))
+        await held.wait()
+        # While the first is at it, the second leaves it alone.
+        await second._part().saver.save(await second.get(job_id))
+        go.set()
+        saved = await until(first, job_id, lambda job: job.saved_to is not None)
+        await second._part().saver.save(saved)
+
+    assert place.calls("download") == 1
+
+
+async def test_a_video_whose_place_was_not_recorded_is_found_where_it_is(place: Place) -> None:
+    def killed(point: str) -> None:
+        if point == "saved":
+            place.at = lambda _: None
+            raise RuntimeError("the power went out")
+
+    place.at = killed
+    async with place.server(recovers=False) as studio:
+        job_id = (await started(studio, place)).job.job_id
+        await until(studio, job_id, lambda _: "saved" in place.passed)
+        assert (await studio.get(job_id)).saved_to is None
+    async with place.server() as studio:
+        studio.repair_in_background(await studio.get(job_id))
+        await until(studio, job_id, lambda job: job.saved_to is not None)
+
+    assert place.calls("download") == 1
+
+
 async def test_a_link_that_has_expired_is_a_warning_on_a_completed_job(place: Place) -> None:
     place.simulator.faults.add("download", Answer(410), times=1)
     async with place.server() as studio:
@@ -405,6 +441,44 @@ async def test_a_job_of_shots_that_continues_an_earlier_one_is_named_by_its_firs
     assert second.saved_to is not None
     assert "gulls" in second.saved_to
     assert frame.startswith(b"\xff\xd8")
+
+
+async def test_shots_that_come_as_text_are_recorded_as_shots(place: Place) -> None:
+    """Some hosts send a list as text; the file is named by its first shot all the same."""
+    arguments: dict[str, object] = {
+        "image": "https://example.com/a.png",
+        "shots": '[{"prompt": "the gulls rise", "duration": "3"}, {"prompt": "they land"}]',
+    }
+    wanted = plan(load(), "multi_shot_video", arguments)
+    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
+    async with place.server() as studio:
+        begun = await studio.start(await studio.prepare(wanted, price, arguments))
+        job = await over(studio, begun.job.job_id)
+
+    assert job.saved_to is not None
+    assert "gulls" in job.saved_to
+    assert job.intent.arguments["shots"] == [
+        {"prompt": "the gulls rise", "duration": 3},
+        {"prompt": "they land", "duration": 5},
+    ]
+
+
+async def test_pictures_of_elements_are_uploaded_into_their_places(place: Place) -> None:
+    images = pytest.importorskip("PIL.Image")
+    images.new("RGB", (640, 480), "red").save(place.folder / "pictures" / "second.png")
+    names = [str(place.folder / "pictures" / name) for name in ("first.jpg", "second.png")]
+    async with place.server() as studio:
+        begun = await started(
+            studio, place, model="v3-standard", prompt="@Element1 rests",
+            elements=[{"frontal_image": names[0], "reference_images": [names[1]]}],
+        )  # fmt: skip
+        await over(studio, begun.job.job_id)
+
+    (request,) = place.simulator.accepted
+    (element,) = request.body["elements"]
+    assert element["frontal_image_url"] == request.body["start_image_url"]
+    assert element["reference_image_urls"] != [element["frontal_image_url"]]
+    assert place.calls("upload") == 2
 
 
 @pytest.mark.parametrize(
@@ -768,6 +842,13 @@ async def test_a_defect_while_preparing_gives_the_money_back(place: Place) -> No
     assert job.state == "not_submitted"
     assert job.fault is not None
     assert job.fault.code == "internal"
+
+
+async def test_a_studio_that_is_not_open_starts_nothing(place: Place) -> None:
+    studio = Studio(place.settings, lambda: Fal(place.settings))
+
+    with pytest.raises(RuntimeError, match="not open"):
+        studio.in_background(studio.recover)
 
 
 async def test_what_is_not_there_is_named(place: Place) -> None:
