@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kling_mcp.catalog.arguments import plan
 from kling_mcp.catalog.endpoint import load
@@ -347,9 +347,11 @@ class Histories(RuleBasedStateMachine):
         made = {take.job_id for take in takes if take.job_id is not None}
         assert len(made) <= 1, "the same call in two processes made two jobs"
 
-    @precondition(lambda self: self.hanging)
     @rule(heard=st.booleans())
     def fal_answers_late(self, heard: bool) -> None:
+        # Not a precondition: two threads race elsewhere, and what is drawn must not depend on who wins.
+        if not self.hanging:
+            return
         process, task = self.hanging.pop(0)
         post = self.fal.waiting[0]
         self.fal.answer = "accepted"
