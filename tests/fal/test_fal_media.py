@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 VIDEO = b"\x00\x00\x00\x20ftypisom" + b"v" * 200_000
-SOON = Deadline(2.0, 0.1, 0.25)
+SOON = Deadline(2.0, 0.2, 0.5)
 
 
 async def read(media: MediaClient, url: str, offset: int = 0, etag: str | None = None) -> tuple[int, bytes]:

@@ -76,10 +76,15 @@ CASES = {
 }  # fmt: skip
 
 
+NEVER_ENDING = {"silence", "one byte at a time for ever", "a hundred continues a second", "a body without end"}
+
+
 @pytest.mark.parametrize("name", CASES)
 async def test_each_kind_of_answer_has_one_outcome_and_is_sent_no_more_often_than_is_certain(name: str) -> None:
     case = CASES[name]
-    async with RawServer(default=case.script) as server, client(server.url, [], deadlines=SOON) as http:
+    # Only what would never end is cut short: another answer may take its time on a busy machine.
+    deadlines = SOON if name in NEVER_ENDING else None
+    async with RawServer(default=case.script) as server, client(server.url, [], deadlines=deadlines) as http:
         with anyio.fail_after(10):
             outcome = await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1")
 
