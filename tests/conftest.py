@@ -44,3 +44,34 @@ def the_key_stays_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         if path.suffix in _WRITTEN and path.is_file() and not path.is_symlink():
             content = path.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], path
+
+
+LONG = (
+    "tests/jobs/processes/",
+    "tests/jobs/test_histories.py",
+    "tests/media/test_media_swapper.py",
+    "tests/packaging/",
+    "tests/server/test_conformance.py",
+    "tests/server/test_inspector.py",
+    "tests/test_benchmarks.py",
+    "tests/ui/test_job_page.py",
+)
+"""Proofs that take longer than all the rest together: killed processes, other programs, Chromium."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest` alone is over in three minutes; a path or `-m long` asks for the rest."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr:
+        config.option.markexpr = "not long"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(LONG):
+            item.add_marker("long")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: most tests wait for loopback or for a child process."""
+    return 2 * (os.cpu_count() or 1)

@@ -180,6 +180,13 @@ class Job:
         """Whether its price is still held."""
         return self.state in OPEN
 
+    @property
+    def billed(self) -> Billed:
+        """Whether money moved for it, as far as that is known."""
+        if self.fault is not None:
+            return self.fault.billed
+        return "yes" if self.state == "completed" else "maybe"
+
 
 @dataclass(frozen=True, slots=True)
 class Sending:

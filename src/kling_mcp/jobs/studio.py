@@ -263,7 +263,7 @@ class Studio:
                 f"Job {job_id} is {job.state}, not unknown; there is nothing to settle.",
                 f"get_job with job_id {job_id} shows it.",
                 field="job_id",
-                billed="no",
+                billed=job.billed,
                 job_id=job_id,
             )
         if charged and request_id is not None:

@@ -108,7 +108,7 @@ def _refuse(app: App, job: Job) -> str:
             step,
             field="job_id",
             # Of the job: that looking is free is no news, and must not be read as news of the job.
-            billed="maybe" if job.fault is None else job.fault.billed,
+            billed=job.billed,
             job_id=job.job_id,
         )
     if job.save_trouble is not None:
@@ -118,4 +118,6 @@ def _refuse(app: App, job: Job) -> str:
         step = f"{get_job} has the link for the user; the videos of a server that saves them can be viewed."
     else:
         what, step = "is still being saved.", f"{get_job} and wait_seconds 45 waits for it."
-    raise NotAvailable(f"The video of job {job.job_id} {what}", step, field="job_id", billed="yes", job_id=job.job_id)
+    raise NotAvailable(
+        f"The video of job {job.job_id} {what}", step, field="job_id", billed=job.billed, job_id=job.job_id
+    )
