@@ -249,6 +249,37 @@ async def test_an_id_goes_to_the_spool_and_from_there_into_the_ledger(room: Room
     assert room.follower._followed == {"kj_1"}
 
 
+class _DiesOnceSeen:
+    """This process among others, of which each dies right after it was seen alive."""
+
+    def __init__(self, mine: str) -> None:
+        self.mine = mine
+        self._seen: set[str] = set()
+
+    def alive(self, owner: str) -> bool:
+        alive = owner not in self._seen
+        self._seen.add(owner)
+        return alive
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.anyio
+async def test_a_job_is_not_called_lost_while_its_id_is_in_a_spool_that_was_not_read(room: Room) -> None:
+    """Its process was alive when the spools were read, and dead when its jobs were looked at."""
+    room.desk._owner = _DiesOnceSeen((await room.desk.owner()).mine)
+    room.ledger.reserve(intent("kj_1"), WIDE, "another", NOW_MS)
+    room.ledger.apply("kj_1", Sending({"prompt": "x"}), NOW_MS)
+    spool = Spool(room.desk.folder / "owners", "another")
+    spool.keep("kj_1", RECEIPT)
+    spool.close()
+
+    await room.reconciler.recover()
+
+    assert room.ledger.get("kj_1").request_id == RECEIPT.request_id
+
+
 @pytest.mark.anyio
 async def test_an_id_that_has_no_place_at_all_is_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     room.failing.fails = {Accepted: UNAVAILABLE}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.follow import Follower
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import Known
+    from kling_mcp.jobs.owners import Owners
 
 __all__ = ["EVERY_SECONDS", "LOOK_AFTER_MS", "OVER_AFTER_MS", "Reconciler", "Verdict", "judge"]
 
@@ -103,15 +104,19 @@ class Reconciler:
         if not unfinished and not any((self._desk.folder / "owners").glob("*.spool")):
             return
         owner = await self._desk.owner()
+        # Before the spools are read: whoever has let go of a job by now has its id in there, if anywhere.
+        left = [job for job in unfinished if self._is_left(job, owner)]
         await self._read_spools()
-        for job in unfinished:
+        for job in left:
             if job.owner == owner.mine:
-                # Not under way any more: what should have moved it on could not be written at the time.
-                if not self._under_way(job.job_id):
-                    await self._take_over(job)
-            elif not owner.alive(job.owner):
+                await self._take_over(job)
+            else:
                 await self._adopt(job, owner.mine)
         await self._look_for_unknown(owner.mine)
+
+    def _is_left(self, job: Job, owner: Owners) -> bool:
+        """Whether nobody moves *job* on any more: its process is dead, or could not write what should have."""
+        return not (self._under_way(job.job_id) if job.owner == owner.mine else owner.alive(job.owner))
 
     async def _read_spools(self) -> None:
         owner = await self._desk.owner()
