@@ -32,10 +32,12 @@ def film(
     each: int = 10,
     colorspace: int | None = None,
     tagged: bool = True,
+    title: str = "",
 ) -> Path:
     """A video that shows each of *pictures* for *each* frames."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=10, options={"crf": "12", "preset": "veryfast"})
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuv420p"
@@ -168,6 +170,15 @@ def test_hd_video_keeps_its_colours_with_and_without_a_tag(tmp_path: Path, tagge
         assert next(container.decode(video=0)).colorspace == (BT709 if tagged else UNTAGGED)
 
     assert alike(shown(last_frame(video)).getpixel((640, 360)), orange)
+
+
+def test_a_title_that_is_no_text_spoils_no_video(tmp_path: Path) -> None:
+    video = film(tmp_path / "titled.mp4", plain((320, 180)), title="a title")
+    whole = video.read_bytes()
+    assert whole.count(b"a title") == 1
+    video.write_bytes(whole.replace(b"a title", b"\xff\xfe\xff\xfe\xff\xfe\xff"))
+
+    assert shown(last_frame(video)).size == (320, 180)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kling_mcp.errors import NotAvailable
 from kling_mcp.media.optional import need
@@ -119,7 +119,9 @@ def _decoded(video: Path) -> Generator[tuple[float, Iterator[tuple[float, VideoF
     from av.error import FFmpegError
 
     try:
-        with av.open(str(video), metadata_errors="replace") as container:
+        # Until PyAV 19, which has no such option, a title that is not UTF-8 makes a whole video unreadable.
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        with av.open(str(video), **lenient) as container:
             if not container.streams.video:
                 raise VideoUnreadable("it holds no pictures")
             stream = container.streams.video[0]
