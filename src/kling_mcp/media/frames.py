@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from av import VideoFrame
+    from av.container import InputContainer
     from PIL import Image, ImageFont
 
 __all__ = ["MAX_SHEET_BYTES", "VideoUnreadable", "contact_sheet", "last_frame"]
@@ -121,7 +122,7 @@ def _decoded(video: Path) -> Generator[tuple[float, Iterator[tuple[float, VideoF
     try:
         # Until PyAV 19, which has no such option, a title that is not UTF-8 makes a whole video unreadable.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-        with av.open(str(video), **lenient) as container:
+        with cast("InputContainer", av.open(str(video), **lenient)) as container:
             if not container.streams.video:
                 raise VideoUnreadable("it holds no pictures")
             stream = container.streams.video[0]
