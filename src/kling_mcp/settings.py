@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -119,6 +120,13 @@ class Settings:
     poll_seconds: float = 3.0
     log_level: LogLevel = "INFO"
     simulator_speed: float = 10.0
+
+    @property
+    def account(self) -> str:
+        """A short name for the key, which tells jobs of different keys apart and does not give it away."""
+        if self.fal_key is None:
+            return "none"
+        return hashlib.sha256(self.fal_key.reveal().encode()).hexdigest()[:12]
 
     @classmethod
     def from_environment(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.queue import SubmitOutcome
     from kling_mcp.jobs.job import Event, Intent, Job
     from kling_mcp.jobs.ledger import Reservation
+    from kling_mcp.jobs.owners import Owners
 
 __all__ = ["BUGS"]
 
@@ -122,7 +123,11 @@ class TakesTheHistoryForWhole(Reconciler):
         self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
     ) -> Sequence[Verdict]:
         first = PastRequest("first", "", None, None, None, 200, {}, None)
-        return super()._judge(waiting, [*history, first], {**known, "first": Known(0, 0, 0)})
+        return super()._judge(waiting, [*history, first], {**known, "first": Known(0, 0, 0, self._account(waiting))})
+
+    @staticmethod
+    def _account(waiting: Sequence[Job]) -> str:
+        return waiting[0].intent.account if waiting else ""
 
 
 class AdoptsWhateverIsNear(Reconciler):
@@ -143,7 +148,7 @@ class TakesTheMaybeSentForUnsent(Reconciler):
 
 
 class ThrowsSpoolsAway(Reconciler):
-    async def _read_spools(self) -> None:
+    async def _read_spools(self, owner: Owners) -> None:
         for path in (self._desk.folder / "owners").glob("*.spool"):
             path.unlink()
 

@@ -198,7 +198,7 @@ class Process(Studio):
         if self._parts is None:
             v = self._variant
             follower = v.follower(self.desk, self.settings, self._fal, cast("Any", None), self._group)
-            submitter = v.submitter(self.desk, self.settings, self._account(), self._fal, follower.follow)
+            submitter = v.submitter(self.desk, self.settings, self._fal, follower.follow)
             reconciler = v.reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=True)
             self._parts = _Parts(cast("Any", None), follower, reconciler, submitter)
         return self._parts

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.job import State
 
 ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
+ACCOUNT = "0123456789ab"
 NOW_MS = 1_795_255_200_000
 """2026-11-21T10:00:00Z."""
 
@@ -22,7 +23,7 @@ def intent(name: str = "kj_1", **changes: Any) -> Intent:
     """An intent whose fingerprint is its own."""
     plain = Intent(
         job_id=name,
-        account="0123456789ab",
+        account=ACCOUNT,
         fingerprint=f"fingerprint of {name}",
         take=1,
         model="o3-standard",

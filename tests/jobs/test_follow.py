@@ -14,7 +14,8 @@ from kling_mcp.jobs.follow import Follower, Watch
 from kling_mcp.jobs.job import Accepted, Sending
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.world import World
-from kling_mcp.settings import Settings
+from kling_mcp.settings import Secret, Settings
+from tests.conftest import CANARY_KEY
 from tests.jobs.model import ModelFal
 from tests.jobs.support import ENDPOINT, WIDE, intent
 
@@ -33,12 +34,12 @@ GONE = RequestNotFound("fal.ai does not know it.", "Look at the dashboard.")
 class Watched:
     """One job of a model of fal, and a follower that looks at it when told."""
 
-    def __init__(self, folder: Path, fal: ModelFal | None = None) -> None:
+    def __init__(self, folder: Path, fal: ModelFal | None = None, account: str = "") -> None:
         self.fal = fal or ModelFal()
         self.ledger = SqliteLedger(folder, lambda: "ledger-1")
         world = World(now_ms=lambda: self.fal.now_ms, chance=lambda: 0.5)
         self.desk = Desk(folder, world, lambda: self.ledger)
-        settings = Settings(folder, None, ())
+        settings = Settings(folder, None, (), fal_key=Secret(CANARY_KEY))
         self.follower = Follower(
             self.desk, settings, lambda: cast("Any", self.fal), cast("Any", None), lambda: cast("Any", None)
         )
@@ -46,7 +47,7 @@ class Watched:
         request = self.fal._accept(ENDPOINT, {"prompt": "x"}, "kj_1")
         self.fal.start(request)
         self.request = request
-        self.ledger.reserve(intent("kj_1"), WIDE, "me", self.fal.now_ms)
+        self.ledger.reserve(intent("kj_1", account=account or settings.account), WIDE, "me", self.fal.now_ms)
         self.ledger.apply("kj_1", Sending({"prompt": "x"}), self.fal.now_ms)
         self.job: Job = self.ledger.apply("kj_1", Accepted(request.request_id), self.fal.now_ms).job
 
@@ -104,6 +105,17 @@ async def test_a_request_that_fal_forgets_is_given_up_after_a_day_of_asking_the_
     assert (watched.job.fault.code, watched.job.fault.billed) == ("fal_unreachable", "maybe")
     assert f"request {watched.job.request_id} at https://fal.ai/dashboard/requests" in watched.job.fault.message
     assert watched.job.cost_u == watched.job.intent.estimate_u
+
+
+async def test_a_job_of_another_key_is_never_given_up(tmp_path: Path) -> None:
+    """That this key is not shown it says nothing about it."""
+    watched = Watched(tmp_path, account="of another key")
+    watched.fal.trouble = GONE
+
+    await watched.look_for(100 * HOUR)
+    watched.ledger.close()
+
+    assert watched.job.state == "queued"
 
 
 @pytest.mark.parametrize(

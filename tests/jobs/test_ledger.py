@@ -29,7 +29,7 @@ from kling_mcp.jobs.job import (
 )
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Known, Limits, Upload
 from kling_mcp.jobs.sqlite import SqliteLedger
-from tests.jobs.support import ENDPOINT, NOW_MS, WIDE, intent
+from tests.jobs.support import ACCOUNT, ENDPOINT, NOW_MS, WIDE, intent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -284,9 +284,9 @@ def test_requests_tell_their_times_only_where_fal_answered_the_submit(ledger: Le
     told(ledger, "kj_4", (*SENT, replace(RECEIPT, request_id="r4"), Finished({}, 1)))
 
     assert ledger.requests(ENDPOINT) == {
-        "r1": Known(NOW_MS, NOW_MS),
+        "r1": Known(NOW_MS, NOW_MS, None, ACCOUNT),
         "found again": None,
-        "r4": Known(NOW_MS, NOW_MS, NOW_MS),
+        "r4": Known(NOW_MS, NOW_MS, NOW_MS, ACCOUNT),
     }
     assert ledger.requests("another/endpoint") == {}
 

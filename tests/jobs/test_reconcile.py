@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kling_mcp.fal.platform import PastRequest
 from kling_mcp.jobs.ledger import Known
 from kling_mcp.jobs.reconcile import OVER_AFTER_MS, Verdict, judge
-from tests.jobs.support import ENDPOINT, NOW_MS, job
+from tests.jobs.support import ACCOUNT, ENDPOINT, NOW_MS, job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ EARLIER = past("known-0", NOW_MS - 20 * MINUTE, {"prompt": "a"})
 LATER = past("known-1", NOW_MS + 10 * MINUTE, {"prompt": "b"})
 MUCH_LATER = past("known-2", NOW_MS + 10 * MINUTE + OVER_AFTER_MS, {"prompt": "c"})
 KNOWN: dict[str, Known | None] = {
-    "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, NOW_MS - MINUTE),
+    "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, NOW_MS - MINUTE, ACCOUNT),
     "known-1": Known(NOW_MS + 10 * MINUTE, NOW_MS + 10 * MINUTE),
     "known-2": Known(NOW_MS + 10 * MINUTE + OVER_AFTER_MS, NOW_MS + 10 * MINUTE + OVER_AFTER_MS),
 }
@@ -130,17 +130,19 @@ def test_absence_is_not_believed_before(
 
 
 @pytest.mark.parametrize(
-    ("why", "history", "ended_ms"),
+    ("why", "history", "ended_ms", "account"),
     [
-        ("nothing earlier is listed", [], NOW_MS - MINUTE),
-        ("the earlier one is open", [EARLIER], None),
-        ("the earlier one ended only after the job was sent", [EARLIER], NOW_MS + 1),
+        ("nothing earlier is listed", [], NOW_MS - MINUTE, ACCOUNT),
+        ("the earlier one is open", [EARLIER], None, ACCOUNT),
+        ("the earlier one ended only after the job was sent", [EARLIER], NOW_MS + 1, ACCOUNT),
+        ("the record's clock stood still, and either may have been first", [EARLIER], NOW_MS, ACCOUNT),
+        ("it may be the history of another account", [EARLIER], NOW_MS - MINUTE, "of another key"),
     ],
 )
 def test_absence_is_not_believed_where_the_history_may_begin_too_late(
-    why: str, history: list[PastRequest], ended_ms: int | None
+    why: str, history: list[PastRequest], ended_ms: int | None, account: str
 ) -> None:
-    known = {**KNOWN, "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, ended_ms)}
+    known = {**KNOWN, "known-0": Known(NOW_MS - 20 * MINUTE, NOW_MS - 20 * MINUTE, ended_ms, account)}
 
     assert judge([lost("kj_1", NOW_MS)], [*history, LATER, MUCH_LATER], known) == [], why
 
@@ -160,6 +162,15 @@ def test_a_clock_that_is_wrong_by_hours_is_corrected_by_what_both_know() -> None
     history = [past("r", NOW_MS + fal_is_ahead), replace(LATER, sent_ms=NOW_MS + 10 * MINUTE + fal_is_ahead)]
 
     assert judge([lost("kj_1", NOW_MS)], history, KNOWN) == [Verdict("kj_1", "r")]
+
+
+def test_a_clock_that_was_wrong_long_ago_does_not_matter() -> None:
+    long_ago = NOW_MS - 20 * 24 * HOUR
+    history = [past("r", NOW_MS), past("old", long_ago + HOUR, {"prompt": "z"}), LATER]
+
+    known = {**KNOWN, "old": Known(long_ago, long_ago, long_ago + MINUTE, ACCOUNT)}
+
+    assert judge([lost("kj_1", NOW_MS)], history, known) == [Verdict("kj_1", "r")]
 
 
 def test_a_clock_that_was_set_in_between_proves_nothing() -> None:
@@ -235,7 +246,7 @@ def _one_history(
         at_fal_minutes = at_minutes + skew_minutes
         if fate.answered:
             ended_ms = ours_ms + (fate.waits_minutes + fate.runs_minutes) * MINUTE
-            known[request_id] = Known(ours_ms, ours_ms, ended_ms)
+            known[request_id] = Known(ours_ms, ours_ms, ended_ms, ACCOUNT)
         else:
             waiting.append(lost(name, ours_ms, body))
         truth[name] = (request_id if fate.accepted or fate.answered else None, body)
@@ -254,7 +265,7 @@ def _one_history(
             history.append(past(f"later-{number}", NOW_MS + (minutes + skew_minutes) * MINUTE, {"prompt": "z"}))
     if earlier:
         # One of ours that had ended before anything else was sent.
-        known["earlier"] = Known(NOW_MS - HOUR, NOW_MS - HOUR, NOW_MS - MINUTE)
+        known["earlier"] = Known(NOW_MS - HOUR, NOW_MS - HOUR, NOW_MS - MINUTE, ACCOUNT)
         history.append(past("earlier", NOW_MS + (skew_minutes - 60) * MINUTE, {"prompt": "y"}))
     # What ended before the moment that was asked for is not listed.
     begins_ms = NOW_MS + (begins_minutes + skew_minutes) * MINUTE

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from kling_mcp.errors import LedgerUnavailable
+from kling_mcp.errors import FalUnreachable, LedgerUnavailable
 from kling_mcp.jobs.budget import dollars, micro_dollars
 from kling_mcp.jobs.desk import Desk
 from kling_mcp.jobs.follow import Follower
-from kling_mcp.jobs.job import Accepted, Fault, LostTrack, NotSent, Sending
+from kling_mcp.jobs.job import Accepted, Fault, Finished, LostTrack, NotSent, Sending
 from kling_mcp.jobs.owners import LockedOwner
 from kling_mcp.jobs.reconcile import Reconciler
 from kling_mcp.jobs.spool import Spool, spooled
@@ -156,8 +156,8 @@ class Failing:
 class Room:
     """A desk, its parts, and a model of fal."""
 
-    def __init__(self, folder: Path) -> None:
-        self.fal = ModelFal()
+    def __init__(self, folder: Path, fal: ModelFal | None = None) -> None:
+        self.fal = fal or ModelFal()
         self.ledger = SqliteLedger(folder, lambda: "ledger-1")
         self.failing = Failing(self.ledger)
         self.desk = Desk(folder, World(now_ms=lambda: self.fal.now_ms), lambda: cast("Any", self.failing))
@@ -165,7 +165,7 @@ class Room:
         self.follower = Follower(
             self.desk, settings, lambda: cast("Any", self.fal), cast("Any", None), lambda: cast("Any", _Nobody())
         )
-        self.submitter = Submitter(self.desk, settings, "account", lambda: cast("Any", self.fal), self.follower.follow)
+        self.submitter = Submitter(self.desk, settings, lambda: cast("Any", self.fal), self.follower.follow)
         self.reconciler = Reconciler(
             self.desk, lambda: cast("Any", self.fal), self.follower,
             under_way=self.submitter.under_way, can_ask=True,
@@ -280,6 +280,21 @@ async def test_a_job_is_not_called_lost_while_its_id_is_in_a_spool_that_was_not_
     assert room.ledger.get("kj_1").request_id == RECEIPT.request_id
 
 
+def test_a_spool_is_read_only_once_its_owner_is_known_to_be_gone(tmp_path: Path) -> None:
+    """What it keeps at the last moment is in what is read."""
+
+    def gone(owner: str) -> bool:
+        spool.keep("kj_1", RECEIPT)
+        spool.close()
+        return True
+
+    spool = Spool(tmp_path, "another")
+
+    (left,) = spooled(tmp_path, gone)
+
+    assert left.entries == (("kj_1", RECEIPT),)
+
+
 @pytest.mark.anyio
 async def test_an_id_that_has_no_place_at_all_is_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     room.failing.fails = {Accepted: UNAVAILABLE}
@@ -361,6 +376,36 @@ async def test_recovery_that_fails_is_tried_again(tmp_path: Path, caplog: pytest
         await reconciler.run()
 
     assert [record.message for record in caplog.records] == ["recovery was put off", "recovery was put off"]
+    room.desk.close()
+    room.ledger.close()
+
+
+class _NotThatFarBack(ModelFal):
+    """A history that does not end within what is read of it, where it begins a month ago."""
+
+    async def history(self, endpoint_id: str, *, start_ms: int, end_ms: int | None = None) -> Any:
+        if start_ms < self.now_ms - 5 * 86_400_000:
+            raise FalUnreachable("The list does not end.", "It can be asked again.")
+        async for past in super().history(endpoint_id, start_ms=start_ms, end_ms=end_ms):
+            yield past
+
+
+@pytest.mark.anyio
+async def test_a_request_is_found_in_a_history_that_is_too_long_to_prove_anything(tmp_path: Path) -> None:
+    room = Room(tmp_path, fal := _NotThatFarBack())
+    room.ledger.reserve(intent("kj_0"), WIDE, "me", fal.now_ms)
+    for event in (Sending({"prompt": "y"}), RECEIPT, Finished({}, 1)):
+        room.ledger.apply("kj_0", event, fal.now_ms)
+    fal.now_ms += 20 * 86_400_000
+    job = await room.reserved()
+    fal.answer = "answer lost"
+    await room.submitter._send(job, {"prompt": "x"})
+    fal.finish(fal.requests[0], "video")
+    fal.now_ms += 60_000
+
+    await room.reconciler.look(intent().endpoint_id)
+
+    assert room.ledger.get("kj_1").request_id == fal.requests[0].request_id
     room.desk.close()
     room.ledger.close()
 

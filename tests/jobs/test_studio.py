@@ -463,6 +463,16 @@ async def test_shots_that_come_as_text_are_recorded_as_shots(place: Place) -> No
     ]
 
 
+async def test_shots_that_are_blank_are_none(place: Place) -> None:
+    """Some hosts fill in every argument; a blank one is left out, and the file is named by the prompt."""
+    async with place.server() as studio:
+        begun = await started(studio, place, prompt="the gulls rise", shots=" ")
+        job = await over(studio, begun.job.job_id)
+
+    assert "gulls" in (job.saved_to or "")
+    assert "shots" not in job.intent.arguments
+
+
 async def test_pictures_of_elements_are_uploaded_into_their_places(place: Place) -> None:
     images = pytest.importorskip("PIL.Image")
     images.new("RGB", (640, 480), "red").save(place.folder / "pictures" / "second.png")

@@ -119,7 +119,9 @@ async def test_limits_and_defaults_are_said_in_words_too(tmp_path: Path) -> None
             words = schema.get("description", "")
             assert "As in" not in words
             for figure in {str(schema[limit]) for limit in ("minimum", "maximum") if limit in schema} | figures(path):
-                assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]\d)", words), f"{tool['name']}{path}: {words}"
+                assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d|[.,]\d)", words), (
+                    f"{tool['name']}{path}: {words}"
+                )
                 said += 1
     assert said > 60
 

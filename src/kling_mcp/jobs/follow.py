@@ -188,7 +188,8 @@ class Follower:
         if past is not None and past.output is not None and video_of_body(past.output) is not None:
             return (await self._desk.apply(job.job_id, JobFinished(past.output))).job
         failed = past is not None and past.status_code is not None and past.status_code >= 400
-        if not failed and watch.ask_history_after < _GIVE_UP_SECONDS:
+        if not failed and (watch.ask_history_after < _GIVE_UP_SECONDS or job.intent.account != self._settings.account):
+            # A job of another key may be there all the same: this one need not see it.
             return job
         fault = Fault(
             "fal_unreachable",

@@ -185,7 +185,7 @@ class Job:
         """Whether money moved for it, as far as that is known."""
         if self.fault is not None:
             return self.fault.billed
-        return "yes" if self.state == "completed" else "maybe"
+        return "yes" if self.state == "completed" else "no" if self.state == "preparing" else "maybe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ class CancelledAtFal:
 
 @dataclass(frozen=True, slots=True)
 class ProvenAbsent:
-    """fal's history shows a later request of ours and not this one."""
+    """fal's history shows an earlier request of ours and later ones, and not this one."""
 
     fault: Fault
 

@@ -54,11 +54,13 @@ class Known:
         created_ms: When the job was reserved; nothing was sent before.
         sent_ms: When it was about to be sent.
         ended_ms: When its end was recorded; None while it is open.
+        account: Whose key it was sent with.
     """
 
     created_ms: int
     sent_ms: int
     ended_ms: int | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)

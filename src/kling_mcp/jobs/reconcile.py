@@ -106,7 +106,7 @@ class Reconciler:
         owner = await self._desk.owner()
         # Before the spools are read: whoever has let go of a job by now has its id in there, if anywhere.
         left = [job for job in unfinished if self._is_left(job, owner)]
-        await self._read_spools()
+        await self._read_spools(owner)
         for job in left:
             if job.owner == owner.mine:
                 await self._take_over(job)
@@ -118,11 +118,12 @@ class Reconciler:
         """Whether nobody moves *job* on any more: its process is dead, or could not write what should have."""
         return not (self._under_way(job.job_id) if job.owner == owner.mine else owner.alive(job.owner))
 
-    async def _read_spools(self) -> None:
-        owner = await self._desk.owner()
-        for left in list(spooled(self._desk.folder / "owners")):
-            if not owner.alive(left.owner) or left.owner == owner.mine:
-                await self._bring_in(left, mine=left.owner == owner.mine)
+    async def _read_spools(self, owner: Owners) -> None:
+        def over(name: str) -> bool:
+            return name == owner.mine or not owner.alive(name)
+
+        for left in spooled(self._desk.folder / "owners", over):
+            await self._bring_in(left, mine=left.owner == owner.mine)
 
     async def _bring_in(self, left: Spooled, *, mine: bool) -> None:
         placed = True
@@ -134,7 +135,8 @@ class Reconciler:
                 placed = False
                 log.critical("PAID-UNPLACED", extra={"job_id": job_id, "request_id": accepted.request_id})
             else:
-                self._go_on(found.job)
+                if found.changed:
+                    self._go_on(found.job)
         if placed and not mine:
             left.path.unlink(missing_ok=True)
 
@@ -194,10 +196,9 @@ class Reconciler:
         waiting = await self._waiting(endpoint_id)
         if not any(job.state == "unknown" for job in waiting):
             return
-        start_ms = _since_ms(waiting, await self._desk.ask(lambda ledger: ledger.requests(endpoint_id)))
-        history = [
-            request async for request in self._fal().platform.history(endpoint_id, start_ms=start_ms, end_ms=None)
-        ]
+        history = await self._history(
+            endpoint_id, *_since_ms(waiting, await self._desk.ask(lambda ledger: ledger.requests(endpoint_id)))
+        )
         # Read after the history: whatever is in there was being sent by now, or has its id recorded.
         waiting = await self._waiting(endpoint_id)
         known = await self._desk.ask(lambda ledger: ledger.requests(endpoint_id))
@@ -208,6 +209,16 @@ class Reconciler:
             found = await self._desk.apply(verdict.job_id, event)
             if found.changed and verdict.request_id is not None:
                 self._follower.follow(found.job)
+
+    async def _history(self, endpoint_id: str, near_ms: int, far_ms: int) -> Sequence[PastRequest]:
+        """From *far_ms* on, which may prove that a request is absent, or else from *near_ms*, where one is found."""
+        for start_ms in sorted({near_ms, far_ms}):
+            try:
+                return [past async for past in self._fal().platform.history(endpoint_id, start_ms=start_ms)]
+            except KlingError:
+                if start_ms == near_ms:
+                    raise
+        return []
 
     def _judge(
         self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
@@ -246,7 +257,7 @@ def judge(
         waiting: The jobs of the endpoint that are unknown or being sent.
         known: Every request id in the ledger, with the times of those that were answered.
     """
-    skew_ms = _skew_ms(history, known)
+    skew_ms = _skew_ms(history, known, since_ms=min(map(_sent_ms, waiting), default=0) - 2 * _DAY_MS)
     strangers = [request for request in history if request.request_id not in known]
     return [
         verdict
@@ -295,12 +306,14 @@ def _sent_ms(job: Job) -> int:
     return job.sent_ms or job.created_ms
 
 
-def _skew_ms(history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> int | None:
-    """How far fal's clock is ahead of ours, by the requests that both know; None if that is not one number."""
+def _skew_ms(history: Sequence[PastRequest], known: Mapping[str, Known | None], *, since_ms: int) -> int | None:
+    """How far fal's clock is ahead of ours, by the requests that both know of; None if that is not one number."""
     apart_ms = [
         request.sent_ms - ours.sent_ms
         for request in history
-        if request.sent_ms is not None and (ours := known.get(request.request_id)) is not None
+        if request.sent_ms is not None
+        and (ours := known.get(request.request_id)) is not None
+        and ours.sent_ms >= since_ms
     ]
     if not apart_ms:
         return 0
@@ -340,29 +353,31 @@ def _words(value: object) -> Iterator[str]:
             yield from _words(item)
 
 
-def _since_ms(waiting: Sequence[Job], known: Mapping[str, Known | None]) -> int:
-    """From when on to read the history: well before the oldest of *waiting*, and the request of ours before it."""
+def _since_ms(waiting: Sequence[Job], known: Mapping[str, Known | None]) -> tuple[int, int]:
+    """Well before the oldest of *waiting*, and well before the request of ours that had ended before it."""
     oldest_ms = min(map(_sent_ms, waiting))
     ended_ms = [
         ours.ended_ms
         for ours in known.values()
-        if ours is not None and ours.ended_ms is not None and 0 <= oldest_ms - ours.ended_ms <= _FARTHEST_MS
+        if ours is not None and ours.ended_ms is not None and 0 < oldest_ms - ours.ended_ms <= _FARTHEST_MS
     ]
-    return max(ended_ms, default=oldest_ms) - 2 * _DAY_MS
+    return oldest_ms - 2 * _DAY_MS, max(ended_ms, default=oldest_ms) - 2 * _DAY_MS
 
 
 def _begun(job: Job, history: Sequence[PastRequest], known: Mapping[str, Known | None]) -> bool:
     """
     Whether the history begins before the end of *job*, had fal had it.
 
-    It is read from a moment on that our clock tells, which may be wrong, and fal
-    keeps nothing for ever; but where it lists a request of ours that had ended
-    before *job* was sent, it lists all that ended later.
+    It is read from a moment on that our clock tells, which may be wrong, fal keeps
+    nothing for ever, and it may be that of another account; but where it lists a
+    request of the same key that had ended before *job* was sent, it lists all that
+    ended later. The record's clock can stand still, so the same moment is not before.
     """
     return any(
         (ours := known.get(request.request_id)) is not None
         and ours.ended_ms is not None
-        and ours.ended_ms <= _sent_ms(job)
+        and ours.ended_ms < _sent_ms(job)
+        and ours.account == job.intent.account
         for request in history
     )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kling_mcp.jobs.job import Accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["Spool", "Spooled", "spooled"]
@@ -77,9 +77,16 @@ class Spooled:
     entries: tuple[tuple[str, Accepted], ...]
 
 
-def spooled(folder: Path) -> Iterator[Spooled]:
-    """What processes have left behind in *folder*."""
+def spooled(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[Spooled]:
+    """
+    What processes have left behind in *folder*.
+
+    Args:
+        wanted: Asked about each owner before its file is read, so that what is read is what it has kept to the end.
+    """
     for path in sorted(folder.glob("*.spool")):
+        if not wanted(path.stem):
+            continue
         entries: list[tuple[str, Accepted]] = []
         # The rest of the file is line ends, tens of thousands of them.
         for line in path.read_bytes().rstrip(b"\n").splitlines():

@@ -392,9 +392,10 @@ class SqliteLedger:
         with self._reading() as db:
             rows = db.execute(
                 # A request that was found again has no addresses: those come with fal's answer only.
-                "SELECT request_id, created_ms, CASE WHEN status_url IS NULL THEN NULL ELSE sent_ms END, ended_ms"
-                " FROM job WHERE endpoint = :e AND request_id IS NOT NULL"
-                " UNION ALL SELECT request_id, NULL, NULL, NULL FROM orphan WHERE endpoint = :e",
+                "SELECT request_id, created_ms, CASE WHEN status_url IS NULL THEN NULL ELSE sent_ms END, ended_ms,"
+                " json_extract(intent, '$.account')"
+                " FROM job JOIN paper USING (seq) WHERE endpoint = :e AND request_id IS NOT NULL"
+                " UNION ALL SELECT request_id, NULL, NULL, NULL, NULL FROM orphan WHERE endpoint = :e",
                 {"e": endpoint_id},
             ).fetchall()
             return {request_id: None if times[1] is None else Known(*times) for request_id, *times in rows}

@@ -8,7 +8,6 @@ long as the server.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -134,7 +133,7 @@ class Studio:
 
     async def standing(self, draft: Draft) -> Job | None:
         """The job that already answers for the same call, if there is one."""
-        fingerprint = draft.fingerprint(self._account())
+        fingerprint = draft.fingerprint(self.settings.account)
         return await self.desk.ask(lambda ledger: ledger.standing(fingerprint, self.world.now_ms()))
 
     async def start(self, draft: Draft, nonce: str | None = None) -> Started:
@@ -323,15 +322,10 @@ class Studio:
             saver = Saver(self.desk, self.settings, self._fal)
             follower = Follower(self.desk, self.settings, self._fal, saver, self._group)
             can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
-            submitter = Submitter(self.desk, self.settings, self._account(), self._fal, follower.follow)
+            submitter = Submitter(self.desk, self.settings, self._fal, follower.follow)
             reconciler = Reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=can_ask)
             self._parts = _Parts(saver, follower, reconciler, submitter)
         return self._parts
-
-    def _account(self) -> str:
-        if self.settings.fal_key is None:
-            return "none"
-        return hashlib.sha256(self.settings.fal_key.reveal().encode()).hexdigest()[:12]
 
     def _sqlite(self) -> Ledger:
         import uuid

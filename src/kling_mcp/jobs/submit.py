@@ -112,13 +112,11 @@ class Submitter:
         self,
         desk: Desk,
         settings: Settings,
-        account: str,
         fal: Callable[[], Fal],
         accepted: Callable[[Job], None],
     ) -> None:
         self._desk = desk
         self._settings = settings
-        self._account = account
         self._fal = fal
         self._accepted = accepted
         self._busy: set[str] = set()
@@ -182,8 +180,8 @@ class Submitter:
         plan, quote = draft.plan, draft.quote
         return Intent(
             job_id=self._desk.world.new_id(),
-            account=self._account,
-            fingerprint=draft.fingerprint(self._account),
+            account=self._settings.account,
+            fingerprint=draft.fingerprint(self._settings.account),
             take=plan.take,
             model=plan.endpoint.model,
             endpoint_id=plan.endpoint.endpoint_id,
@@ -314,11 +312,10 @@ def _fault(error: KlingError) -> Fault:
 
 
 def _plain(draft: Draft) -> Mapping[str, object]:
-    """The arguments with their shots as a list, also where a host sent that as text."""
-    if not draft.plan.shots:
-        return draft.arguments
+    """The arguments with their shots as a list, also where a host sent it as text, and without an empty one."""
+    plain = {name: value for name, value in draft.arguments.items() if name != "shots"}
     shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
-    return {**draft.arguments, "shots": shots}
+    return {**plain, "shots": shots} if shots else plain
 
 
 def _changes(frames: Sequence[Frame]) -> tuple[str, ...]:

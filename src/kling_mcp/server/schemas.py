@@ -19,7 +19,6 @@ __all__ = ["LONGEST_WAIT_SECONDS", "MOST_TAKES", "WAIT", "Schema", "estimate_sch
 
 Schema = dict[str, Any]
 
-_ALL_MODELS: Final = "Omit to compare all, cheapest first."
 
 LONGEST_WAIT_SECONDS: Final = 45
 """Several hosts cut a call at 60 seconds."""
@@ -66,6 +65,7 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
     makers = _makers(catalog, tool)
     properties: dict[str, Schema] = {}
     required: list[str] = []
+    models = f"Default {catalog.default.model}"
     for name, takers in _arguments(makers).items():
         argument = takers[0].arguments[name]
         if tool not in argument.tools:
@@ -73,13 +73,16 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
         words = [_SOURCES] if argument.kind == "picture" and argument.required else []
         if tool == argument.tools[0]:
             words += _takers(catalog, makers, takers)
+        else:
+            # Which models take an argument is said where it comes first; here, which one takes all.
+            models = f"Default {catalog.default.model}; {_taker_of_most(makers, tool)} takes every argument"
         properties[name] = _property(catalog, name, takers, words)
         if argument.required:
             required.append(name)
     properties["model"] = {
         "type": "string",
         "enum": [endpoint.model for endpoint in catalog.endpoints if endpoint in makers],
-        "description": f"Default {catalog.default.model}.",
+        "description": f"{models}.",
     }
     return object_schema(properties | _OF_OURS, required)
 
@@ -88,19 +91,20 @@ def estimate_schema(catalog: Catalog) -> Schema:
     """What `estimate_cost` takes: everything that a job takes, and nothing of it required."""
     takers = _arguments(catalog.endpoints).items()
     properties = {name: _property(catalog, name, endpoints) for name, endpoints in takers} | _OF_OURS
+    model = {"type": "string", "description": f"Such as {catalog.default.model}; omit to compare all."}
     # In words only, to keep the list of tools short: nothing is spent here, and every call is checked.
-    return _bare(object_schema({"model": {"type": "string", "description": _ALL_MODELS}} | properties))
+    return _bare(object_schema({"model": model} | properties))
 
 
 def _makers(catalog: Catalog, tool: Tool) -> list[Endpoint]:
     """The endpoints that take what *tool* needs."""
-    needed = {
-        name
-        for endpoint in catalog.endpoints
-        for name, argument in endpoint.arguments.items()
-        if argument.required and tool in argument.tools
-    }
+    arguments = catalog.default.arguments
+    needed = {name for name, argument in arguments.items() if argument.required and tool in argument.tools}
     return [endpoint for endpoint in catalog.endpoints if needed <= set(endpoint.arguments)]
+
+
+def _taker_of_most(makers: list[Endpoint], tool: Tool) -> str:
+    return max(makers, key=lambda maker: sum(tool in argument.tools for argument in maker.arguments.values())).model
 
 
 def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
