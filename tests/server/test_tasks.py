@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 import mcp_types as t
 import pytest
 
-from kling_mcp.simulator.faults import Hang
 from tests.server.hosts import (
     DEAR,
     ERAS,
@@ -28,7 +28,10 @@ from tests.server.hosts import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from kling_mcp.simulator.faults import Exchange
 
 pytestmark = pytest.mark.anyio
 
@@ -161,13 +164,25 @@ async def test_a_call_given_up_by_its_host_leaves_the_job_running(era: str, tmp_
     assert place.accepted == 1
 
 
+@dataclass(frozen=True)
+class SilentOnceThere:
+    """fal takes the request and says nothing."""
+
+    there: Callable[[], None]
+
+    async def apply(self, exchange: Exchange) -> None:
+        await exchange.accept()
+        self.there()
+        await exchange.gone()
+
+
 async def test_a_call_cancelled_while_fal_is_silent_still_has_its_job_recorded(tmp_path: Path) -> None:
     """
     The intent is in the ledger before anything is sent, and is never sent twice.
     """
     async with house(tmp_path) as place, place.connect(NEWER) as client:
-        place.simulator.faults.add("submit", Hang(accepted=True))
-        with anyio.move_on_after(0.5):
+        with anyio.fail_after(10), anyio.CancelScope() as call:
+            place.simulator.faults.add("submit", SilentOnceThere(call.cancel))
             await client.call_tool("image_to_video", SHORT)
         (job,) = data(await client.call_tool("list_jobs", {}))["jobs"]
         again = data(await client.call_tool("image_to_video", SHORT))
