@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from mcp.client.client import Client
 
+from kling_mcp.catalog import endpoint as endpoint_module
 from kling_mcp.catalog.endpoint import load
 from kling_mcp.server.app import build
+from kling_mcp.server.schemas import job_schema
 from kling_mcp.settings import FalHosts, Secret, Settings
 from kling_mcp.simulator.app import Simulator
 from kling_mcp.simulator.serve import serving
 from tests.catalog.test_invented_endpoint import INVENTED
 from tests.conftest import CANARY_KEY
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.anyio
@@ -60,6 +60,19 @@ async def test_an_endpoint_that_nobody_has_seen_goes_from_estimate_to_a_saved_vi
     assert job is not None
     assert job["state"] == "completed", job["error"]
     assert job["video"]["saved_to"] is not None
+
+
+def test_what_an_endpoint_limits_otherwise_is_said_in_words_and_accepted_by_the_schema(tmp_path: Path) -> None:
+    bundled = Path(endpoint_module.__file__).with_name("endpoints") / "v3-pro.json"
+    data = json.loads(bundled.read_text("utf-8"))
+    data |= {"model": "v9-pro", "endpoint_id": "fal-ai/kling-video/v9/pro/image-to-video"}
+    data["input_schema"]["properties"]["cfg_scale"] |= {"maximum": 2, "default": 0.7}
+    (tmp_path / "v9-pro.json").write_text(json.dumps(data), encoding="utf-8")
+
+    said = job_schema(load(tmp_path), "image_to_video")["properties"]["cfg_scale"]
+
+    assert (said["minimum"], said["maximum"]) == (0, 2)
+    assert "0 to 1 (default 0.5). v9-pro: 0 to 2, default 0.7." in said["description"]
 
 
 def _settings(tmp_path: Path, urls: Any) -> Settings:

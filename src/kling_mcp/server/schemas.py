@@ -8,7 +8,7 @@ its description says in words what the schema says in numbers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -141,7 +141,9 @@ def _typed(arguments: list[Argument]) -> Schema:
             schema = {"type": "integer", "minimum": min(lengths), "maximum": max(lengths)}
         case "number":
             schema = {"type": "number"} | {
-                limit: first.schema[limit] for limit in ("minimum", "maximum") if limit in first.schema
+                limit: widest(cast("float", argument.schema[limit]) for argument in arguments)
+                for limit, widest in (("minimum", min), ("maximum", max))
+                if all(limit in argument.schema for argument in arguments)
             }
         case "audio":
             schema = {"type": "boolean"}
@@ -159,16 +161,31 @@ def _typed(arguments: list[Argument]) -> Schema:
 
 
 def _exceptions(catalog: Catalog, name: str, takers: list[Endpoint]) -> list[str]:
-    """What some models say otherwise than the first of them, where the words hold figures."""
-    first = takers[0].arguments[name]
+    """What some models say otherwise than the first of them, whose figures its description holds."""
+    first = _figures(takers[0].arguments[name])
     others: dict[str, list[Endpoint]] = {}
     for endpoint in takers[1:]:
-        argument = endpoint.arguments[name]
-        if argument.kind == "length" and argument.lengths != first.lengths:
-            others.setdefault(f"{argument.lengths[0]} to {argument.lengths[-1]}", []).append(endpoint)
-        if argument.kind == "audio" and argument.schema.get("default") != first.schema.get("default"):
-            others.setdefault("default on" if argument.schema.get("default") else "default off", []).append(endpoint)
+        words = [figure for figure in _figures(endpoint.arguments[name]) if figure not in first]
+        if words:
+            others.setdefault(", ".join(words), []).append(endpoint)
     return [f"{_names(catalog, endpoints)}: {words}." for words, endpoints in others.items()]
+
+
+def _figures(argument: Argument) -> list[str]:
+    """The range and the default of an argument, in words."""
+    schema = argument.schema
+    words: list[str] = []
+    if argument.kind == "length":
+        words.append(f"{argument.lengths[0]} to {argument.lengths[-1]}")
+    elif argument.choices:
+        words.append(" or ".join(argument.choices))
+    if "minimum" in schema and "maximum" in schema:
+        words.append(f"{schema['minimum']} to {schema['maximum']}")
+    if "maxLength" in schema:
+        words.append(f"up to {schema['maxLength']:,} characters")
+    if (default := schema.get("default")) is not None:
+        words.append(f"default {'on' if default is True else 'off' if default is False else default}")
+    return words
 
 
 def _names(catalog: Catalog, endpoints: list[Endpoint]) -> str:
