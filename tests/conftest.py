@@ -53,10 +53,12 @@ LONG = (
     "tests/packaging/",
     "tests/server/test_conformance.py",
     "tests/server/test_inspector.py",
+    "tests/server/test_patience.py",
     "tests/test_benchmarks.py",
+    "tests/test_demo.py",
     "tests/ui/test_job_page.py",
 )
-"""Proofs that take longer than all the rest together: killed processes, other programs, Chromium."""
+"""Proofs that take longer than all the rest together: killed processes, other programs, Chromium, waits."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
