@@ -295,6 +295,16 @@ def test_a_spool_is_read_only_once_its_owner_is_known_to_be_gone(tmp_path: Path)
     assert left.entries == (("kj_1", RECEIPT),)
 
 
+def test_a_spool_that_another_process_brings_in_meanwhile_is_nothing_to_read(tmp_path: Path) -> None:
+    def brought_in(owner: str) -> bool:
+        (tmp_path / f"{owner}.spool").unlink()
+        return True
+
+    (tmp_path / "another.spool").write_text("\n")
+
+    assert list(spooled(tmp_path, brought_in)) == []
+
+
 @pytest.mark.anyio
 async def test_an_id_that_has_no_place_at_all_is_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     room.failing.fails = {Accepted: UNAVAILABLE}

@@ -212,13 +212,13 @@ class Reconciler:
 
     async def _history(self, endpoint_id: str, near_ms: int, far_ms: int) -> Sequence[PastRequest]:
         """From *far_ms* on, which may prove that a request is absent, or else from *near_ms*, where one is found."""
-        for start_ms in sorted({near_ms, far_ms}):
-            try:
-                return [past async for past in self._fal().platform.history(endpoint_id, start_ms=start_ms)]
-            except KlingError:
-                if start_ms == near_ms:
-                    raise
-        return []
+        history = self._fal().platform.history
+        try:
+            return [past async for past in history(endpoint_id, start_ms=far_ms)]
+        except KlingError:
+            if far_ms == near_ms:
+                raise
+            return [past async for past in history(endpoint_id, start_ms=near_ms)]
 
     def _judge(
         self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]

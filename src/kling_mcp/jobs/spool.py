@@ -87,9 +87,13 @@ def spooled(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> Ite
     for path in sorted(folder.glob("*.spool")):
         if not wanted(path.stem):
             continue
+        try:
+            kept = path.read_bytes()
+        except FileNotFoundError:
+            continue  # another process has brought it in meanwhile
         entries: list[tuple[str, Accepted]] = []
         # The rest of the file is line ends, tens of thousands of them.
-        for line in path.read_bytes().rstrip(b"\n").splitlines():
+        for line in kept.rstrip(b"\n").splitlines():
             try:
                 record = json.loads(line)
                 entries.append((str(record["job_id"]), Accepted(**record["accepted"])))
