@@ -28,7 +28,7 @@ from kling_mcp.jobs.job import (
     Withdrawn,
     step,
 )
-from tests.jobs.support import job
+from tests.jobs.support import intent, job
 
 FREE = Fault("fal_rejected", "It failed.", "no")
 MAYBE = Fault("fal_rejected", "It failed.", "maybe")
@@ -125,3 +125,18 @@ def test_money_moves_exactly_when_a_job_ends() -> None:
 
 def test_a_job_is_open_as_long_as_its_price_is_held() -> None:
     assert {state for state in STATES if job(state=state).open} == OPEN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        ({"prompt": "a fox"}, "a fox"),
+        ({"prompt": None, "shots": [{"prompt": "a fox"}, {"prompt": "it runs", "duration": 3}]}, "a fox / it runs"),
+        ({"prompt": "a fox", "shots": []}, "a fox"),
+        ({"shots": " "}, ""),
+        ({"shots": [7, {"prompt": None}, {"prompt": "a fox"}]}, "a fox"),
+        ({}, ""),
+    ],
+)
+def test_the_prompt_of_a_job_is_that_of_its_call_or_of_all_its_shots(arguments: dict[str, object], prompt: str) -> None:
+    assert intent(arguments=arguments).prompt == prompt

@@ -26,6 +26,7 @@ from kling_mcp.jobs.job import (
     ProvenAbsent,
     Sending,
     SettledByUser,
+    Trouble,
 )
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Known, Limits, Upload
 from kling_mcp.jobs.sqlite import SqliteLedger
@@ -68,6 +69,9 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Open]:
 @pytest.fixture
 def ledger(reopen: Open) -> Ledger:
     return reopen()
+
+
+DROPPED = Fault("fal_unreachable", "It waited too long.", "no", again="same_call")
 
 
 def told(ledger: Ledger, name: str, events: Sequence[Event], now_ms: int = NOW_MS) -> Job:
@@ -425,3 +429,91 @@ def test_a_job_that_is_not_there_is_named(ledger: Ledger) -> None:
         with pytest.raises(UnknownJob, match="kj_9"):
             ask()
     assert ledger.trouble is None
+
+
+# ---- what came to be known later
+
+
+@pytest.mark.parametrize("sound", [True, False, None])
+def test_a_job_says_whether_it_has_sound_and_how_it_can_be_had_again(reopen: Open, sound: bool | None) -> None:
+    ledger = reopen()
+    ledger.reserve(intent("kj_1", sound=sound), WIDE, "me", NOW_MS)
+    for event in (*QUEUED, Failed(DROPPED)):
+        ledger.apply("kj_1", event, NOW_MS)
+
+    for one in (ledger, reopen()):
+        job = one.get("kj_1")
+        assert job.intent.sound is sound
+        assert job.fault == DROPPED
+
+
+def test_trouble_with_asking_is_kept_until_it_is_over_and_is_no_change_of_the_job(reopen: Open) -> None:
+    ledger = reopen()
+    job = told(ledger, "kj_1", QUEUED)
+    trouble = Trouble("fal_unreachable", "No answer.", NOW_MS + 5)
+
+    assert ledger.note_trouble("kj_1", trouble) == replace(job, trouble=trouble)
+    assert reopen().get("kj_1").trouble == trouble
+    assert ledger.note_trouble("kj_1", None) == job
+
+
+def test_a_job_is_found_by_the_id_that_fal_gave_it(ledger: Ledger) -> None:
+    told(ledger, "kj_open", QUEUED)
+    told(ledger, "kj_ended", (*SENT, replace(RECEIPT, request_id="r2"), Failed(FREE)))
+
+    found = [ledger.of_request(request_id) for request_id in ("r1", "r2", "r3")]
+
+    assert [job.job_id if job else None for job in found] == ["kj_open", "kj_ended", None]
+
+
+@pytest.mark.parametrize(
+    ("events", "stands"),
+    [
+        (QUEUED, True),
+        ((*QUEUED, Progressed(running=True)), True),
+        ((*SENT, LostTrack("the connection broke")), True),
+        ((*QUEUED, Finished({"video": {}})), True),
+        ((*QUEUED, Failed(MAYBE)), True),
+        ((*QUEUED, Failed(FREE)), True),
+        ((*QUEUED, Failed(DROPPED)), False),
+        ((*SENT, NotSent(FREE)), False),
+    ],
+)
+def test_only_a_job_that_never_ran_and_cost_nothing_makes_room_for_the_same_call(
+    ledger: Ledger, events: Sequence[Event], stands: bool
+) -> None:
+    told(ledger, "kj_1", events)
+    same = intent("kj_2", fingerprint=intent("kj_1").fingerprint)
+
+    assert (ledger.standing(same.fingerprint, NOW_MS) is not None) is stands
+    assert ledger.reserve(same, WIDE, "me", NOW_MS).fresh is not stands
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        (WIDE, None),
+        (Limits(499_999, 10**9), "KLING_MCP_MAX_JOB_USD"),
+        (Limits(10**9, 999_999), "KLING_MCP_DAILY_BUDGET_USD"),
+        (Limits(500_000, 1_000_000), None),
+    ],
+)
+def test_what_cannot_be_afforded_is_said_without_holding_anything(
+    ledger: Ledger, limits: Limits, refusal: str | None
+) -> None:
+    told(ledger, "kj_1", QUEUED)
+
+    said: list[str] = []
+    for ask in (
+        lambda: ledger.afford(500_000, limits, NOW_MS),
+        lambda: ledger.reserve(intent("kj_2"), limits, "me", NOW_MS),
+    ):
+        assert ledger.spend(NOW_MS)[0].held_u == 500_000
+        try:
+            ask()
+        except OverBudget as error:
+            said.append(str(error))
+
+    assert len(said) == (2 if refusal else 0)
+    assert all(refusal in words for words in said if refusal)
+    assert len(set(said)) <= 1, "the check says what the reservation says"

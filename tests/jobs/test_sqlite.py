@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import json
 import os
 import random
 import shutil
@@ -299,6 +300,19 @@ def test_a_migration_is_made_once_after_a_copy_and_an_older_server_goes_on(tmp_p
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.backup")) as backup:
         assert backup.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         assert backup.execute("SELECT count(*) FROM job").fetchone() == (12,)
+
+
+def test_jobs_of_a_version_that_made_no_notes_are_read_and_an_older_version_reads_ours(tmp_path: Path) -> None:
+    """A row that says more than a version knows is damage to it; a table that it does not know is not."""
+    filled(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as db, db:
+        (papers,) = zip(*db.execute("SELECT intent FROM paper"), strict=True)
+        db.execute("DELETE FROM note")
+
+    assert not any({"sound", "again"} & json.loads(paper).keys() for paper in papers)
+    with contextlib.closing(opened(tmp_path)) as ledger:
+        assert ledger.check() is None
+        assert ledger.get("kj_3").intent.sound is None
 
 
 @pytest.mark.parametrize("undone", [False, True], ids=["undone by us", "undone by SQLite"])

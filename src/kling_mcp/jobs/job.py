@@ -19,10 +19,10 @@ have the request: it is never sent again, only found again or settled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kling_mcp.errors import Billed
 
@@ -31,6 +31,7 @@ __all__ = [
     "OPEN",
     "STATES",
     "Accepted",
+    "Again",
     "CancelledAtFal",
     "Event",
     "Failed",
@@ -47,6 +48,7 @@ __all__ = [
     "SettledByUser",
     "State",
     "Step",
+    "Trouble",
     "Withdrawn",
     "step",
 ]
@@ -82,6 +84,10 @@ STATES: Final[tuple[State, ...]] = (
 )
 
 
+Again: TypeAlias = Literal["same_call", "next_take", "changed_call"]
+"""Which call can still bring the video of a job that has ended without one."""
+
+
 class IllegalTransitionError(Exception):
     """An event reached a job in a state that it cannot change."""
 
@@ -96,6 +102,7 @@ class Fault:
 
     Args:
         upstream_detail: Text from fal.ai, cleaned and marked as such; never an instruction.
+        again: Which call can still bring the video; None where nothing is known to.
     """
 
     code: str
@@ -103,6 +110,23 @@ class Fault:
     billed: Billed
     field: str | None = None
     upstream_detail: str | None = None
+    again: Again | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """
+    Why it cannot be learned from fal how a job is.
+
+    Args:
+        code: The kind, by which a repetition is told from something new.
+        message: What happened last and what would help, in words a caller can act on.
+        since_ms: When fal first failed to say how the job is, in UTC milliseconds since 1970.
+    """
+
+    code: str
+    message: str
+    since_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +140,7 @@ class Intent:
         estimate_u: Expected price in micro-dollars.
         ceiling_u: Highest price in micro-dollars; this is what the budget holds.
         arguments: The friendly arguments, for people; pictures as they were named.
+        sound: Whether the video has sound; None where that is not known.
     """
 
     job_id: str
@@ -132,6 +157,15 @@ class Intent:
     expected_seconds: int | None
     warnings: tuple[str, ...] = ()
     nonce: str | None = None
+    sound: bool | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What was wished for, in the user's words; several shots are joined by a slash."""
+        shots = self.arguments.get("shots")
+        asked = cast("Sequence[object]", shots) if isinstance(shots, (list, tuple)) and shots else [self.arguments]
+        prompts = [cast("Mapping[str, object]", one).get("prompt") for one in asked if isinstance(one, dict)]
+        return " / ".join(str(prompt) for prompt in prompts if prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +202,7 @@ class Job:
     fault: Fault | None = None
     saved_to: str | None = None
     save_trouble: str | None = None
+    trouble: Trouble | None = None
     warnings: tuple[str, ...] = field(default=())
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kling_mcp.jobs.job import Event, Intent, Job, State
+    from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
 
 __all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Known", "Ledger", "Limits", "Reservation", "Upload"]
 
@@ -104,8 +104,21 @@ class Ledger(Protocol):
         """
         ...
 
+    def afford(self, ceiling_u: int, limits: Limits, now_ms: int) -> None:
+        """
+        See whether a job of that ceiling could be reserved now; nothing is held.
+
+        Raises:
+            OverBudget: The ceiling is over a limit.
+        """
+        ...
+
     def standing(self, fingerprint: str, now_ms: int) -> Job | None:
-        """The newest job that answers for the same call."""
+        """
+        The newest job that answers for the same call.
+
+        One that certainly cost nothing and never ran does not: it was not submitted, or fal dropped it in its queue.
+        """
         ...
 
     def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
@@ -133,6 +146,10 @@ class Ledger(Protocol):
         """Note where the video was saved, or why it was not; with *again* the job stays among the unfinished."""
         ...
 
+    def note_trouble(self, job_id: str, trouble: Trouble | None) -> Job:
+        """Note why it cannot be learned how a job is, or that it can be again."""
+        ...
+
     def warn(self, job_id: str, warning: str, now_ms: int) -> Job:
         """Add *warning* to a job, once."""
         ...
@@ -144,6 +161,10 @@ class Ledger(Protocol):
         Raises:
             UnknownJob: No such job.
         """
+        ...
+
+    def of_request(self, request_id: str) -> Job | None:
+        """The job that fal knows as *request_id*."""
         ...
 
     def page(self, *, state: State | None = None, limit: int = 20, before_seq: int | None = None) -> Sequence[Job]:

@@ -75,7 +75,27 @@ def _m002_ended_jobs_are_found_by_request_and_state(db: sqlite3.Connection) -> N
     db.execute("CREATE INDEX job_ended_by_state ON job (state, seq) WHERE open = 0")
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_m001_jobs, _m002_ended_jobs_are_found_by_request_and_state)
+def _m003_notes(db: sqlite3.Connection) -> None:
+    """
+    What came later to be known of a job, in a table of its own.
+
+    A program of an older version refuses a row in which there is more than it knows. Nothing here decides what is
+    spent, so it has no seal.
+    """
+    db.execute(
+        """CREATE TABLE note (
+            seq INTEGER PRIMARY KEY,
+            sound INTEGER, again TEXT,
+            trouble_code TEXT, trouble TEXT, trouble_since_ms INTEGER
+        ) STRICT"""
+    )
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (
+    _m001_jobs,
+    _m002_ended_jobs_are_found_by_request_and_state,
+    _m003_notes,
+)
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], backup: Path | None = None) -> None:

@@ -3,9 +3,10 @@ A job as rows of a table: which columns there are, and the seals that show damag
 
 A job is two rows. The small one (`job`) has a fixed size and fits a page with
 room to spare, so that the moment that must never fail, fal's acceptance, is a
-change in place. The large texts (`paper`) are in a row of their own.
+change in place. The large texts (`paper`) are in a row of their own, and so is
+what older versions of this program do not know (`note`).
 
-Each row ends with a seal over all its values: a flipped bit that leaves the
+Each of the two ends with a seal over all its values: a flipped bit that leaves the
 file well-formed, such as a digit of a price, is found when the row is read.
 """
 
@@ -31,6 +32,7 @@ from kling_mcp.jobs.job import (
     ProvenAbsent,
     Sending,
     SettledByUser,
+    Trouble,
     Withdrawn,
 )
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Event, Step
 
-__all__ = ["JOB", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "two_rows"]
+__all__ = ["JOB", "NOTE", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "two_rows"]
 
 JOB: Final = (
     "seq",
@@ -76,6 +78,12 @@ JOB: Final = (
 PAPER: Final = ("seq", "intent", "body", "result", "fault", "warnings")
 """The sealed columns of the large row: JSON texts."""
 
+NOTE: Final = ("sound", "again", "trouble_code", "trouble", "trouble_since_ms")
+"""The columns of the row that an older version did not write."""
+
+_NOTED: Final = frozenset({"sound", "again"})
+"""What is kept in a note and not in a paper."""
+
 _AS_THEY_ARE: Final = frozenset(JOB) - {"id", "fingerprint", "endpoint", "ceiling_u", "open", "busy", "state"}
 
 
@@ -95,7 +103,7 @@ def text_of(value: object) -> str:
 
 def job_of(row: Sequence[Any], *, sealed: bool = True) -> Job:
     """
-    The job in the columns `JOB`, seal, `PAPER`, seal.
+    The job in the columns `JOB`, seal, `PAPER`, seal, `NOTE`.
 
     Args:
         sealed: Whether the seals are looked at; those of a newer program cannot be judged.
@@ -103,7 +111,11 @@ def job_of(row: Sequence[Any], *, sealed: bool = True) -> Job:
     Raises:
         DamagedRowError: It is not what was written.
     """
-    small, seal, large, paper_seal = row[: len(JOB)], row[len(JOB)], row[len(JOB) + 1 : -1], row[-1]
+    papers_at, notes_at = len(JOB) + 1, len(JOB) + len(PAPER) + 2
+    small, seal, large, paper_seal = (
+        row[: papers_at - 1], row[papers_at - 1], row[papers_at : notes_at - 1], row[notes_at - 1]
+    )  # fmt: skip
+    sound, again, *trouble = row[notes_at:]
     if sealed and (seal != seal_of(small) or paper_seal != seal_of(large)):
         raise DamagedRowError("a job's record does not match its seal")
     values: dict[str, Any] = dict(zip(JOB, small, strict=True))
@@ -115,11 +127,12 @@ def job_of(row: Sequence[Any], *, sealed: bool = True) -> Job:
         intent["warnings"] = tuple(intent["warnings"])
         fault = _read(papers["fault"])
         return Job(
-            intent=Intent(**intent),
+            intent=Intent(**intent, sound=None if sound is None else bool(sound)),
             state=values["state"],
             body=_read(papers["body"]),
             result=_read(papers["result"]),
-            fault=None if fault is None else Fault(**fault),
+            fault=None if fault is None else Fault(**fault, again=again),
+            trouble=None if trouble[0] is None else Trouble(*trouble),
             warnings=tuple(json.loads(papers["warnings"])),
             **{name: values[name] for name in _AS_THEY_ARE if name != "cancel_requested"},
             cancel_requested=bool(values["cancel_requested"]),
@@ -146,7 +159,7 @@ def two_rows(intent: Intent, day: str, owner: str, now_ms: int) -> tuple[dict[st
         "attempt": 0,
         "cancel_requested": 0,
     }
-    papers = {"intent": text_of(asdict(intent)), "warnings": text_of(intent.warnings)}
+    papers = {"intent": _paper_of(intent), "warnings": text_of(intent.warnings)}
     return small, {**dict.fromkeys(PAPER[1:], None), **papers}
 
 
@@ -186,13 +199,17 @@ def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dic
             | SettledByUser(fault=fault)
         ):
             small["queue_position"] = None
-            large["fault"] = text_of(asdict(fault))
+            large["fault"] = _paper_of(fault)
         case _:
             assert_never(event)
     if leads_to.settle_u is not None:
         small |= {"open": 0, "ended_ms": now_ms, "cost_u": leads_to.settle_u, "cost_source": leads_to.cost_source}
         small["busy"] = 1 if leads_to.state == "completed" else 0
     return small, large
+
+
+def _paper_of(value: Intent | Fault) -> str:
+    return text_of({name: member for name, member in asdict(value).items() if name not in _NOTED})
 
 
 def _read(text: str | None) -> Any:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import stat
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -15,7 +14,7 @@ from kling_mcp.fal.queue import video_of_body
 from kling_mcp.media import downloads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kling_mcp.fal.client import Fal
@@ -110,9 +109,7 @@ def _video(job: Job) -> Video | None:
 
 def described(job: Job) -> str:
     """What the job shows, in the user's words: its prompt or that of its first shot."""
-    shots = job.intent.arguments.get("shots")
-    first = cast("Sequence[object]", shots)[0] if isinstance(shots, (list, tuple)) and shots else job.intent.arguments
-    return str(cast("Mapping[str, object]", first).get("prompt") or "") if isinstance(first, Mapping) else ""
+    return job.intent.prompt.split(" / ")[0]
 
 
 def _write_sidecar(video: Path, data: Mapping[str, object]) -> None:

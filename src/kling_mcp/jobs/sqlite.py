@@ -21,18 +21,18 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
-from kling_mcp.jobs.job import OPEN, Accepted, IllegalTransitionError, step
+from kling_mcp.jobs.job import OPEN, Accepted, CancelledAtFal, Failed, IllegalTransitionError, step
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Found, Known, Reservation, Upload
 from kling_mcp.jobs.migrations import MIGRATIONS, migrate
 from kling_mcp.jobs.owners import exclusive
-from kling_mcp.jobs.rows import JOB, PAPER, DamagedRowError, changes_of, job_of, seal_of, text_of, two_rows
+from kling_mcp.jobs.rows import JOB, NOTE, PAPER, DamagedRowError, changes_of, job_of, seal_of, text_of, two_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from kling_mcp.jobs.job import Event, Intent, Job, State
+    from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
     from kling_mcp.jobs.ledger import Limits
     from kling_mcp.jobs.migrations import Migration
 
@@ -183,11 +183,7 @@ class SqliteLedger:
     def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
         """Record *intent* and hold its ceiling, or find the job that already answers for it."""
         with self._writing() as db:
-            # The record has to be whole before it decides about money: its day is added up again each time.
-            self._trouble = self.trouble or self._sums(db, _day(max(now_ms, _last_ms(db))))
-            if self._trouble is not None:
-                raise self._unavailable(self._trouble)
-            now_ms = _advance(db, now_ms)
+            now_ms = self._about_to_spend(db, now_ms)
             used = self._answered(db, intent.nonce)
             first = used or self._standing(db, intent.fingerprint, now_ms)
             if first is None:
@@ -201,6 +197,23 @@ class SqliteLedger:
                 db.execute("INSERT INTO answered VALUES (?, ?)", (intent.nonce, job.job_id))
             return Reservation(job, fresh)
 
+    def afford(self, ceiling_u: int, limits: Limits, now_ms: int) -> None:
+        """See whether a job of that ceiling could be reserved now; nothing is held."""
+        # It writes like a reservation, so that a file that takes no writes says so here.
+        with self._writing() as db:
+            day = _day(self._about_to_spend(db, now_ms))
+            row = db.execute("SELECT held_u + spent_u FROM budget WHERE day = ?", (day,)).fetchone()
+            used_u = 0 if row is None else row[0]
+            if ceiling_u > limits.job_u or used_u + ceiling_u > limits.day_u:
+                raise _over_budget(ceiling_u, limits, day, used_u)
+
+    def _about_to_spend(self, db: sqlite3.Connection, now_ms: int) -> int:
+        """The record has to be whole before it decides about money: its day is added up again each time."""
+        self._trouble = self.trouble or self._sums(db, _day(max(now_ms, _last_ms(db))))
+        if self._trouble is not None:
+            raise self._unavailable(self._trouble)
+        return _advance(db, now_ms)
+
     def standing(self, fingerprint: str, now_ms: int) -> Job | None:
         """The newest job that answers for the same call."""
         with self._reading() as db:
@@ -208,8 +221,8 @@ class SqliteLedger:
 
     def _standing(self, db: sqlite3.Connection, fingerprint: str, now_ms: int) -> Job | None:
         row = db.execute(
-            "SELECT id FROM job WHERE fingerprint = ? AND state <> 'not_submitted'"
-            " AND (open = 1 OR ended_ms > ?) ORDER BY seq DESC LIMIT 1",
+            "SELECT id FROM job LEFT JOIN note USING (seq) WHERE fingerprint = ? AND state <> 'not_submitted'"
+            " AND (open = 1 OR ended_ms > ? AND again IS NOT 'same_call') ORDER BY seq DESC LIMIT 1",
             (fingerprint, now_ms - DEDUPE_WINDOW_MS),
         ).fetchone()
         return None if row is None else self._row(db, row[0])
@@ -221,11 +234,7 @@ class SqliteLedger:
 
     def _hold(self, db: sqlite3.Connection, intent: Intent, limits: Limits, day: str) -> None:
         if intent.ceiling_u > limits.job_u:
-            raise OverBudget(
-                f"This job could cost up to {_usd(intent.ceiling_u)}, and the operator's limit for one job is "
-                f"{_usd(limits.job_u)} (KLING_MCP_MAX_JOB_USD).",
-                "A shorter video or a cheaper model costs less; estimate_cost without a model compares them.",
-            )
+            raise _over_budget(intent.ceiling_u, limits, day, 0)
         db.execute("INSERT INTO budget VALUES (?, 0, 0) ON CONFLICT DO NOTHING", (day,))
         held = db.execute(
             "UPDATE budget SET held_u = held_u + :u"
@@ -234,11 +243,7 @@ class SqliteLedger:
         ).fetchall()
         if not held:
             used = db.execute("SELECT held_u + spent_u FROM budget WHERE day = ?", (day,)).fetchone()[0]
-            raise OverBudget(
-                f"This job could cost up to {_usd(intent.ceiling_u)}, and of today's {_usd(limits.day_u)} "
-                f"(KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) {_usd(used)} is spent or held for running jobs.",
-                "A cheaper job may fit; the budget is renewed at midnight UTC, or the operator can raise it.",
-            )
+            raise _over_budget(intent.ceiling_u, limits, day, used)
 
     def _insert(self, db: sqlite3.Connection, intent: Intent, day: str, owner: str, now_ms: int) -> Job:
         small, large = two_rows(intent, day, owner, now_ms)
@@ -248,6 +253,7 @@ class SqliteLedger:
         db.execute(f"INSERT INTO paper {_values(large)}", large)
         self._seal(db, "job", JOB, seq)
         self._seal(db, "paper", PAPER, seq)
+        _keep(db, seq, sound=None if intent.sound is None else int(intent.sound))
         _note(db, intent.job_id, now_ms, None, "preparing", "reserved")
         return self._row(db, intent.job_id)
 
@@ -264,6 +270,8 @@ class SqliteLedger:
             now_ms = _advance(db, now_ms)
             small, large = changes_of(job, event, leads_to, now_ms)
             self._update(db, job.seq, small, large)
+            if isinstance(event, Failed | CancelledAtFal) and event.fault.again is not None:
+                _keep(db, job.seq, again=event.fault.again)
             if leads_to.settle_u is not None:
                 db.execute(
                     "UPDATE budget SET held_u = held_u - ?, spent_u = spent_u + ? WHERE day = ?",
@@ -317,15 +325,8 @@ class SqliteLedger:
         )
 
     def _has_request(self, db: sqlite3.Connection, request_id: str) -> bool:
-        """Whether a job has that request: open jobs are few and looked through, ended ones have an index."""
-        return (
-            db.execute(
-                "SELECT 1 FROM job WHERE busy = 1 AND request_id = :id"
-                " UNION ALL SELECT 1 FROM job WHERE open = 0 AND request_id = :id LIMIT 1",
-                {"id": request_id},
-            ).fetchone()
-            is not None
-        )
+        """Whether a job has that request."""
+        return db.execute(_BY_REQUEST, {"id": request_id}).fetchone() is not None
 
     def adopt(self, job_id: str, old_owner: str, owner: str, now_ms: int) -> bool:
         """Take a job over from an owner that is gone; False if another process was faster."""
@@ -354,6 +355,14 @@ class SqliteLedger:
                 self._update(db, job.seq, noted, {})
             return self._row(db, job_id)
 
+    def note_trouble(self, job_id: str, trouble: Trouble | None) -> Job:
+        """Note why it cannot be learned how a job is, or that it can be again."""
+        with self._writing() as db:
+            noted = (None, None, None) if trouble is None else (trouble.code, trouble.message, trouble.since_ms)
+            seq = self._row(db, job_id).seq
+            _keep(db, seq, **dict(zip(("trouble_code", "trouble", "trouble_since_ms"), noted, strict=True)))
+            return self._row(db, job_id)
+
     def warn(self, job_id: str, warning: str, now_ms: int) -> Job:
         """Add *warning* to a job, once."""
         with self._writing() as db:
@@ -370,6 +379,12 @@ class SqliteLedger:
         """One job."""
         with self._reading() as db:
             return self._row(db, job_id)
+
+    def of_request(self, request_id: str) -> Job | None:
+        """The job that fal knows as *request_id*."""
+        with self._reading() as db:
+            row = db.execute(_BY_REQUEST, {"id": request_id}).fetchone()
+            return None if row is None else self._row(db, row[0])
 
     def page(self, *, state: State | None = None, limit: int = 20, before_seq: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
@@ -566,8 +581,15 @@ class SqliteLedger:
 
 _SELECT: Final = (
     f"SELECT {', '.join(f'job.{name}' for name in JOB)}, job.seal,"  # noqa: S608 - column names of ours
-    f" {', '.join(f'paper.{name}' for name in PAPER)}, paper.seal FROM job LEFT JOIN paper USING (seq)"
+    f" {', '.join(f'paper.{name}' for name in PAPER)}, paper.seal, {', '.join(f'note.{name}' for name in NOTE)}"
+    " FROM job LEFT JOIN paper USING (seq) LEFT JOIN note USING (seq)"
 )
+
+_BY_REQUEST: Final = (
+    "SELECT id FROM job WHERE busy = 1 AND request_id = :id"
+    " UNION ALL SELECT id FROM job WHERE open = 0 AND request_id = :id LIMIT 1"
+)
+"""Open jobs are few and looked through, ended ones have an index."""
 
 
 def _values(columns: Mapping[str, object]) -> str:
@@ -612,6 +634,29 @@ def _advance(db: sqlite3.Connection, now_ms: int) -> int:
 
 def _note(db: sqlite3.Connection, job_id: str, now_ms: int, old: str | None, new: str, why: str) -> None:
     db.execute("INSERT INTO event (job, at_ms, old, new, why) VALUES (?, ?, ?, ?, ?)", (job_id, now_ms, old, new, why))
+
+
+def _keep(db: sqlite3.Connection, seq: int, **noted: str | int | None) -> None:
+    names = ", ".join(noted)
+    db.execute(
+        f"INSERT INTO note (seq, {names}) VALUES (:seq, {', '.join(f':{name}' for name in noted)})"  # noqa: S608
+        f" ON CONFLICT (seq) DO UPDATE SET {', '.join(f'{name} = :{name}' for name in noted)}",
+        {**noted, "seq": seq},
+    )
+
+
+def _over_budget(ceiling_u: int, limits: Limits, day: str, used_u: int) -> OverBudget:
+    if ceiling_u > limits.job_u:
+        return OverBudget(
+            f"This job could cost up to {_usd(ceiling_u)}, and the operator's limit for one job is "
+            f"{_usd(limits.job_u)} (KLING_MCP_MAX_JOB_USD).",
+            "A shorter video or a cheaper model costs less; estimate_cost without a model compares them.",
+        )
+    return OverBudget(
+        f"This job could cost up to {_usd(ceiling_u)}, and of today's {_usd(limits.day_u)} "
+        f"(KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) {_usd(used_u)} is spent or held for running jobs.",
+        "A cheaper job may fit; the budget is renewed at midnight UTC, or the operator can raise it.",
+    )
 
 
 def _day(now_ms: int) -> str:

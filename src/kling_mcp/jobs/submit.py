@@ -28,6 +28,7 @@ from kling_mcp.fal.queue import Unknown as FalUnknown
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import Accepted, Fault, Intent, Job, LostTrack, NotSent, Sending
 from kling_mcp.jobs.ledger import Limits, Upload
+from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -193,6 +194,7 @@ class Submitter:
             expected_seconds=plan.endpoint.expected_seconds(plan.seconds),
             warnings=(*plan.warnings, *quote.warnings, *_changes(draft.frames)),
             nonce=take.nonce,
+            sound=plan.endpoint.sound == "always" if plan.audio is None else plan.audio,
         )
 
     async def _body(self, draft: Draft) -> dict[str, object]:
@@ -312,8 +314,8 @@ def _fault(error: KlingError) -> Fault:
 
 
 def _plain(draft: Draft) -> Mapping[str, object]:
-    """The arguments with their shots as a list, also where a host sent it as text, and without an empty one."""
-    plain = {name: value for name, value in draft.arguments.items() if name != "shots"}
+    """The arguments with their shots as a list, also where a host sent it as text; pictures in them are named only."""
+    plain = {name: value for name, value in shorten_data_uris(draft.arguments).items() if name != "shots"}
     shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
     return {**plain, "shots": shots} if shots else plain
 
