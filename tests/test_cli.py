@@ -67,6 +67,34 @@ def test_a_wrong_setting_stops_the_server_with_one_line() -> None:
     assert "KLING_MCP_MAX_JOB_USD is 'lots'" in done.stderr
 
 
+def test_an_account_without_a_home_folder_is_told_so_in_one_line_and_works_once_every_folder_is_set(
+    tmp_path: Path,
+) -> None:
+    folders = ("KLING_MCP_OUTPUT_DIR", "KLING_MCP_INPUT_DIRS", "KLING_MCP_DATA_DIR")
+
+    homeless = command(HOME="no/path", **dict.fromkeys(folders, ""))
+    settled = command("jobs", HOME="no/path", **dict.fromkeys(folders, str(tmp_path)))
+
+    assert (homeless.returncode, homeless.stdout, homeless.stderr.count("\n")) == (2, "", 1)
+    assert all(name in homeless.stderr for name in folders)
+    assert (settled.returncode, settled.stderr) == (0, "")
+
+
+def test_a_home_folder_that_the_platform_names_for_pictures_is_said_by_doctor(tmp_path: Path) -> None:
+    (tmp_path / "user-dirs.dirs").write_text(f'XDG_PICTURES_DIR="{tmp_path}"\n')
+
+    told = command(
+        "doctor",
+        HOME=str(tmp_path),
+        XDG_CONFIG_HOME=str(tmp_path),
+        XDG_PICTURES_DIR=str(tmp_path),
+        KLING_MCP_INPUT_DIRS="",
+        KLING_MCP_BACKEND="simulator",
+    ).stdout
+
+    assert "is not read from: it is or holds the home folder" in " ".join(told.split())
+
+
 # ---- jobs
 
 

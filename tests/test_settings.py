@@ -15,7 +15,7 @@ HOME = Path("/people/ada")
 
 
 def folders() -> Folders:
-    return Folders(HOME / "Videos", HOME / "Pictures", HOME / "Downloads", HOME / "Desktop", HOME / "state")
+    return Folders(HOME / "Videos", HOME / "Pictures", HOME / "Downloads", HOME / "Desktop", HOME / "state", HOME)
 
 
 def settings(**environment: str) -> Settings:
@@ -79,7 +79,7 @@ def test_every_variable_changes_what_it_is_for() -> None:
     assert found.max_job_usd == Decimal(3)
     assert found.daily_budget_usd == Decimal("12.25")
     assert found.hosts == FalHosts("https://proxy.example/queue", "http://127.0.0.1:9000", "http://localhost:9000/v1")
-    assert found.media_hosts == ("fal.media", "127.0.0.1:9000")
+    assert found.media_hosts == ("fal.media", "storage.googleapis.com", "127.0.0.1:9000"), "a host is added"
     assert found.poll_seconds == 0.5
     assert found.log_level == "DEBUG"
     assert found.simulator_speed == 100
@@ -90,6 +90,74 @@ def test_none_turns_saving_off_and_leaves_the_folder_out_of_the_inputs() -> None
 
     assert found.output_dir is None
     assert HOME / "Videos" / "Kling" not in found.input_dirs
+
+
+@pytest.mark.parametrize("written", ["~", "$HOME", "${HOME}", "%USERPROFILE%"])
+@pytest.mark.parametrize("separator", ["/", ""])
+def test_a_home_folder_that_no_shell_filled_in_is_filled_in(tmp_path: Path, written: str, separator: str) -> None:
+    rest = "films" if separator else ""
+
+    found = settings(
+        HOME=str(tmp_path),
+        KLING_MCP_OUTPUT_DIR=f"{written}{separator}{rest}",
+        KLING_MCP_INPUT_DIRS=os.pathsep.join(["/a", f" {written}{separator}{rest} "]),
+    )
+
+    assert found.output_dir == tmp_path / rest
+    assert found.input_dirs == (Path("/a"), tmp_path / rest)
+
+
+def test_a_tilde_without_a_home_folder_is_refused_like_any_other_path_that_is_not_absolute() -> None:
+    with pytest.raises(SettingsError, match="KLING_MCP_DATA_DIR is '~nobody-has-this-name/x'"):
+        settings(KLING_MCP_DATA_DIR="~nobody-has-this-name/x")
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [HOME, HOME.parent, Path("/"), HOME / "." / ".." / "ada"],
+)
+def test_a_standard_folder_that_is_the_home_folder_or_above_it_is_not_read_from(wide: Path) -> None:
+    usual = Folders(HOME / "Videos", wide, wide, HOME / "Desktop", HOME / "state", HOME)
+
+    found = Settings.from_environment({}, lambda: usual)
+
+    assert found.input_dirs == (HOME / "Desktop", HOME / "Videos", HOME / "Videos" / "Kling")
+    assert set(found.too_wide_dirs) == {wide}
+    assert Settings.from_environment({"KLING_MCP_INPUT_DIRS": str(HOME)}, lambda: usual).input_dirs == (HOME,), (
+        "what the operator names is their choice"
+    )
+
+
+def test_a_home_folder_that_is_a_link_or_the_output_folder_is_not_read_from(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "link").symlink_to(home)
+    usual = Folders(tmp_path / "link", home / "Pictures", home, home / "Desktop", home / "state", home)
+
+    found = Settings.from_environment({"KLING_MCP_OUTPUT_DIR": str(home)}, lambda: usual)
+
+    assert found.input_dirs == (home / "Pictures", home / "Desktop")
+    assert found.too_wide_dirs == (home, tmp_path / "link", home)
+    assert found.output_dir == home
+
+
+def nobodys_folders() -> Folders:
+    raise OSError("no home folder")
+
+
+def test_standard_folders_are_looked_up_only_where_a_setting_is_left_out() -> None:
+    chosen = {
+        "KLING_MCP_OUTPUT_DIR": "/out",
+        "KLING_MCP_INPUT_DIRS": "/in",
+        "KLING_MCP_DATA_DIR": "/data",
+    }
+
+    assert Settings.from_environment(chosen, nobodys_folders).input_dirs == (Path("/in"),)
+    for left_out in chosen:
+        rest = {name: value for name, value in chosen.items() if name != left_out}
+        with pytest.raises(SettingsError, match=f"^{left_out} is not set") as caught:
+            Settings.from_environment(rest, nobodys_folders)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

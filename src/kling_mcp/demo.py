@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from kling_mcp.errors import SettingsError, UnknownModel
+from kling_mcp.settings import expanded
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
@@ -82,7 +83,7 @@ def demo(image: str | None, model: str | None, shots: int | None) -> int:
     from kling_mcp.settings import Settings
 
     film = _film(model, shots)
-    picture = Path(image).expanduser().absolute() if image else _SAMPLE
+    picture = Path(expanded(image)).absolute() if image else _SAMPLE
     if not picture.is_file():
         raise SettingsError(f"--image is {picture}, which is not a file.")
     chosen = {name for name in ("KLING_MCP_OUTPUT_DIR", "KLING_MCP_SIMULATOR_SPEED") if os.environ.get(name)}

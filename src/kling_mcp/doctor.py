@@ -25,6 +25,7 @@ from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import load
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
 from kling_mcp.jobs.budget import dollars, micro_dollars
+from kling_mcp.media import disk
 from kling_mcp.settings import Settings
 from kling_mcp.tables import ledger_at, money
 
@@ -173,6 +174,9 @@ def _folders(settings: Settings) -> Iterator[Finding]:
     else:
         unread = f" Not there: {', '.join(map(str, missing))}." if missing else ""
         yield Finding("ok", "pictures", f"Read from {', '.join(there)}.{unread}")
+    for folder in settings.too_wide_dirs:
+        text = f"{folder} is not read from: it is or holds the home folder. KLING_MCP_INPUT_DIRS can name others."
+        yield Finding("note", "pictures", text)
     yield _writable("data", settings.data_dir, "KLING_MCP_DATA_DIR")
 
 
@@ -181,11 +185,11 @@ def _writable(subject: str, folder: Path, variable: str) -> Finding:
     nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
     try:
         with tempfile.TemporaryFile(dir=nearest):
-            free_bytes = shutil.disk_usage(nearest).free
+            free_bytes = disk.free_bytes(nearest)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return Finding("stop", subject, f"{folder} cannot be written ({reason}). {variable} can name another folder.")
-    if free_bytes < _LITTLE_SPACE_BYTES:
+    if free_bytes is not None and free_bytes < _LITTLE_SPACE_BYTES:
         return Finding("note", subject, f"{folder} has {free_bytes // 1_000_000} MB left; a video takes up to 50 MB.")
     return Finding("ok", subject, f"{folder} {'can be written' if nearest == folder else 'will be made'}.")
 

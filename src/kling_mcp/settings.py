@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from kling_mcp.errors import SettingsError
@@ -16,10 +18,11 @@ from kling_mcp.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["VARIABLES", "Backend", "Confirm", "FalHosts", "Folders", "LogLevel", "Secret", "Settings"]
+__all__ = ["VARIABLES", "Backend", "Confirm", "FalHosts", "Folders", "LogLevel", "Secret", "Settings", "expanded"]
 
 Backend = Literal["fal", "simulator"]
 Confirm = Literal["auto", "always", "never"]
+_T = TypeVar("_T")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 VARIABLES: Final = (
@@ -43,6 +46,9 @@ VARIABLES: Final = (
 """Every variable that is read, in the order of the documentation."""
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_MEDIA_HOSTS: Final = ("fal.media", "storage.googleapis.com")
+# How a home folder is written by people, shells and Windows; what only a shell would fill in arrives as it stands.
+_HOME: Final = re.compile(r"(?:~|\$HOME|\$\{HOME\}|%USERPROFILE%|%HOME%)(?=[\\/]|$)", re.IGNORECASE)
 # A host that does not fill a bundle's placeholder passes it on as it stands.
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")
 
@@ -76,26 +82,36 @@ class FalHosts:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """The standard folders of the person at this machine."""
+    """The standard folders of the person at this machine; without a *home* nothing is compared with it."""
 
     videos: Path
     pictures: Path
     downloads: Path
     desktop: Path
     state: Path
+    home: Path | None = None
 
     @classmethod
     def of_this_machine(cls) -> Folders:
-        """The folders that the platform names."""
+        """
+        The folders that the platform names.
+
+        Raises:
+            OSError: The account has no home folder.
+        """
         import platformdirs
 
-        return cls(
+        found = cls(
             videos=platformdirs.user_videos_path(),
             pictures=platformdirs.user_pictures_path(),
             downloads=platformdirs.user_downloads_path(),
             desktop=platformdirs.user_desktop_path(),
             state=platformdirs.user_state_path("kling-mcp", appauthor=False),
+            home=Path(os.path.expanduser("~")),  # noqa: PTH111 - Path.home() raises where this leaves the tilde
         )
+        if not all(path.is_absolute() for path in (found.videos, found.pictures, found.downloads, found.state)):
+            raise OSError("no home folder")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,8 @@ class Settings:
     data_dir: Path
     output_dir: Path | None
     input_dirs: tuple[Path, ...]
+    too_wide_dirs: tuple[Path, ...] = ()
+    """Folders that would be read from by default, but are the home folder or above it."""
     fal_key: Secret | None = None
     backend: Backend = "fal"
     confirm: Confirm = "auto"
@@ -116,7 +134,7 @@ class Settings:
     max_job_usd: Decimal = Decimal(10)
     daily_budget_usd: Decimal = Decimal(25)
     hosts: FalHosts = field(default_factory=FalHosts)
-    media_hosts: tuple[str, ...] = ("fal.media", "storage.googleapis.com")
+    media_hosts: tuple[str, ...] = _MEDIA_HOSTS
     poll_seconds: float = 3.0
     log_level: LogLevel = "INFO"
     simulator_speed: float = 10.0
@@ -141,21 +159,30 @@ class Settings:
             SettingsError: A value cannot be used; the message is one line.
         """
         env = _Environment(os.environ if environment is None else environment)
-        standard = folders()
+        standard = cache(folders)
         output = env.text("KLING_MCP_OUTPUT_DIR")
         output_dir = (
             None
             if output is not None and output.lower() == "none"
-            else env.folder("KLING_MCP_OUTPUT_DIR", standard.videos / "Kling")
+            else env.folder("KLING_MCP_OUTPUT_DIR", lambda: standard().videos / "Kling")
         )
-        default_inputs = (standard.pictures, standard.downloads, standard.desktop, standard.videos)
+
+        def pictures() -> tuple[Path, ...]:
+            usual = standard()
+            media = (usual.pictures, usual.downloads, usual.desktop, usual.videos)
+            return media if output_dir is None else (*media, output_dir)
+
+        data_dir = env.folder("KLING_MCP_DATA_DIR", lambda: standard().state)
+        input_dirs, too_wide_dirs = env.folders("KLING_MCP_INPUT_DIRS", pictures), ()
+        if env.text("KLING_MCP_INPUT_DIRS") is None:
+            too_wide_dirs = tuple(path for path in input_dirs if _holds(path, standard().home))
+            input_dirs = tuple(path for path in input_dirs if path not in too_wide_dirs)
         key = env.text("FAL_KEY")
         return cls(
-            data_dir=env.folder("KLING_MCP_DATA_DIR", standard.state),
+            data_dir=data_dir,
             output_dir=output_dir,
-            input_dirs=env.folders(
-                "KLING_MCP_INPUT_DIRS", default_inputs if output_dir is None else (*default_inputs, output_dir)
-            ),
+            input_dirs=input_dirs,
+            too_wide_dirs=too_wide_dirs,
             fal_key=None if key is None else Secret(_plain_key(key)),
             backend=cast("Backend", env.choice("KLING_MCP_BACKEND", get_args(Backend), "fal")),
             confirm=cast("Confirm", env.choice("KLING_MCP_CONFIRM", get_args(Confirm), "auto")),
@@ -167,7 +194,7 @@ class Settings:
                 rest=env.base_url("KLING_MCP_REST_URL", FalHosts().rest),
                 api=env.base_url("KLING_MCP_API_URL", FalHosts().api),
             ),
-            media_hosts=env.hosts("KLING_MCP_MEDIA_HOSTS", ("fal.media", "storage.googleapis.com")),
+            media_hosts=env.more_hosts("KLING_MCP_MEDIA_HOSTS", _MEDIA_HOSTS),
             poll_seconds=env.seconds("KLING_MCP_POLL_SECONDS", 3.0),
             log_level=cast("LogLevel", env.choice("KLING_MCP_LOG_LEVEL", get_args(LogLevel), "INFO", fold=str.upper)),
             simulator_speed=env.seconds("KLING_MCP_SIMULATOR_SPEED", 10.0),
@@ -223,25 +250,30 @@ class _Environment:
             raise SettingsError(f"{name} is {value!r}. It takes a number from 0.01 to 3600.")
         return number
 
-    def folder(self, name: str, default: Path) -> Path:
-        value = self.text(name)
-        return default if value is None else _absolute(name, value)
+    def folder(self, name: str, default: Callable[[], Path]) -> Path:
+        value = self.path_text(name)
+        return _standard(name, default) if value is None else _absolute(name, value)
 
-    def folders(self, name: str, default: tuple[Path, ...]) -> tuple[Path, ...]:
-        value = self.text(name)
+    def folders(self, name: str, default: Callable[[], tuple[Path, ...]]) -> tuple[Path, ...]:
+        value = self.path_text(name)
         if value is None:
-            return default
-        return tuple(_absolute(name, part.strip()) for part in value.split(os.pathsep) if part.strip())
+            return _standard(name, default)
+        parts = (part.strip() for part in value.split(os.pathsep))
+        return tuple(_absolute(name, part) for part in parts if part)
 
-    def hosts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self.text(name)
-        if value is None:
-            return default
-        hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    def path_text(self, name: str) -> str | None:
+        """The text of one path or several, with a home folder that no shell has filled in."""
+        parts = self._values.get(name, "").split(os.pathsep)
+        value = os.pathsep.join(expanded(part.strip(), self._values) for part in parts).strip()
+        return None if not value.strip(os.pathsep) or _PLACEHOLDER.search(value) else value
+
+    def more_hosts(self, name: str, known: tuple[str, ...]) -> tuple[str, ...]:
+        """The hosts in *known* and those that the variable adds."""
+        hosts = tuple(part.strip().lower() for part in (self.text(name) or "").split(",") if part.strip())
         for host in hosts:
             if not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?", host):
                 raise SettingsError(f"{name} has {host!r}. It takes host names or host:port, separated by commas.")
-        return hosts
+        return tuple(dict.fromkeys((*known, *hosts)))
 
     def base_url(self, name: str, default: str) -> str:
         value = self.text(name)
@@ -259,8 +291,36 @@ class _Environment:
         return value.rstrip("/")
 
 
+def expanded(path: str, environment: Mapping[str, str] | None = None) -> str:
+    """*path* with the home folder for a leading ``~``, ``$HOME`` or ``%USERPROFILE%``; as it stands without a home."""
+    found = _HOME.match(path)
+    if found is None:
+        return path
+    known = os.environ if environment is None else environment
+    home = known.get("USERPROFILE" if os.name == "nt" else "HOME") or os.path.expanduser("~")  # noqa: PTH111 - see above
+    return home.rstrip("/\\") + path[found.end() :] if os.path.isabs(home) else path  # noqa: PTH117 - a text
+
+
 def _absolute(name: str, value: str) -> Path:
-    path = Path(value).expanduser()
-    if not path.is_absolute():
+    path = Path(value)
+    if value.startswith("~"):
+        with contextlib.suppress(RuntimeError):  # nobody has that name, or this account no home
+            path = path.expanduser()
+    if not path.is_absolute() or "\0" in value:
         raise SettingsError(f"{name} is {value!r}. It takes an absolute path.")
     return path
+
+
+def _standard(name: str, default: Callable[[], _T]) -> _T:
+    try:
+        return default()
+    except (OSError, RuntimeError, KeyError):
+        raise SettingsError(
+            f"{name} is not set, and its standard folder is not known because this account has no home folder. "
+            "Set HOME, or all of KLING_MCP_OUTPUT_DIR, KLING_MCP_INPUT_DIRS and KLING_MCP_DATA_DIR."
+        ) from None
+
+
+def _holds(folder: Path, home: Path | None) -> bool:
+    """Whether *folder* is *home*, or a folder that it lies in."""
+    return home is not None and Path(os.path.realpath(home)).is_relative_to(os.path.realpath(folder))

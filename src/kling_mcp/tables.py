@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.jobs.budget import dollars
+from kling_mcp.settings import expanded
 
 if TYPE_CHECKING:
     from kling_mcp.jobs.job import Job
@@ -110,7 +111,7 @@ def _age(age_ms: int) -> str:
 
 
 def _short(path: Path) -> str:
-    home = Path.home()
+    home = Path(expanded("~"))
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) and home != path else str(path)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from kling_mcp.media import disk
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,7 +52,11 @@ class LockedOwner:
         self._folder = folder
         self._name = name
         self._descriptor: int | None = os.open(folder / name, os.O_CREAT | os.O_RDWR, 0o600)
-        _lock(self._descriptor, blocking=True)
+        try:
+            disk.lock(self._descriptor, blocking=True)
+        except OSError:
+            self.close()
+            raise
 
     @property
     def mine(self) -> str:
@@ -71,7 +76,9 @@ class LockedOwner:
             # It cannot be looked at: out of descriptors, say. A living owner must not be taken for dead.
             return True
         try:
-            gone = _lock(descriptor, blocking=False)
+            gone = disk.lock(descriptor)
+        except OSError:
+            return True
         finally:
             os.close(descriptor)
         if gone:
@@ -94,32 +101,7 @@ def exclusive(path: Path) -> Generator[None]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        _lock(descriptor, blocking=True)
+        disk.lock(descriptor, blocking=True)
         yield
     finally:
         os.close(descriptor)
-
-
-if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
-    import msvcrt
-
-    def _lock(descriptor: int, *, blocking: bool) -> bool:
-        while True:
-            try:
-                msvcrt.locking(descriptor, msvcrt.LK_LOCK if blocking else msvcrt.LK_NBLCK, 1)
-            except OSError:
-                # LK_LOCK gives up after ten seconds by itself.
-                if not blocking:
-                    return False
-            else:
-                return True
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int, *, blocking: bool) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.jobs.job import Accepted
+from kling_mcp.media import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class Spool:
         # A disk that is nearly full takes a part and reports no error.
         while data:
             data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        disk.sync(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)

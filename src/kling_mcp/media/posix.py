@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import stat
 import sys
 from typing import TYPE_CHECKING, Final, Self
+
+from kling_mcp.media import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +28,7 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP: Final = _FOLDER | getattr(os, "O_PATH", 0)
 # Not blocking, so that a pipe put in the file's place is refused instead of waited for.
 _FILE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
-_NO_SUCH_CALL: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+_NO_HARD_LINKS: Final = disk.CANNOT | {errno.EACCES}
 _RENAME_NOREPLACE: Final = 1
 _MAX_COLLISIONS: Final = 1000
 
@@ -65,12 +65,15 @@ class FolderHandle:
     Args:
         folder: The folder's real path; no component of it may be a link.
         publishers: How a finished file gets its name, best first (the tests name one).
+        calls: What the file system may lack.
 
     Raises:
         OSError: The folder cannot be made or opened, or is or passes through a link.
     """
 
-    def __init__(self, folder: Path, publishers: Sequence[Publisher] | None = None) -> None:
+    def __init__(
+        self, folder: Path, publishers: Sequence[Publisher] | None = None, calls: disk.Calls = disk.SYSTEM
+    ) -> None:
         step = _descend(folder, (), create=True)
         try:
             # A step may be open for walking only, and such a handle cannot be synced.
@@ -78,6 +81,7 @@ class FolderHandle:
         finally:
             os.close(step)
         self._publishers = PUBLISHERS if publishers is None else publishers
+        self._calls = calls
 
     def __enter__(self) -> Self:
         return self
@@ -110,18 +114,21 @@ class FolderHandle:
                 raise NameTaken(errno.EEXIST, "a link or something else than a file has the name") from None
             raise
         status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and owned_by_us(status):
+        # Where every file is shown as the same user's (SMB, exFAT, a container's volume), ours are as well.
+        ours = owned_by_us(status) or status.st_uid == os.fstat(self._folder).st_uid
+        if stat.S_ISREG(status.st_mode) and ours:
             return descriptor
         os.close(descriptor)
         raise NameTaken(errno.EEXIST, "something else than a file of this user has the name")
 
-    def lock(self, descriptor: int) -> bool:
-        """Keep other processes from this file until it is closed; false when one has it already."""
+    def lock(self, descriptor: int) -> bool | None:
+        """Keep others from this file until it is closed; false when one has it, None where there are no locks."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+            return disk.lock(descriptor, calls=self._calls)
+        except OSError as error:
+            if error.errno not in disk.CANNOT:
+                raise
+            return None
 
     def is_still(self, name: str, descriptor: int) -> bool:
         """Whether *name* still means the file that is open."""
@@ -164,7 +171,7 @@ class FolderHandle:
             NameTaken: Another file has come under the name *part*, or a thousand names are taken.
         """
         try:
-            os.fsync(descriptor)
+            disk.sync(descriptor, calls=self._calls)
             for candidate in _candidates(name):
                 try:
                     self._place(part, candidate)
@@ -193,7 +200,7 @@ class FolderHandle:
 
     def _place(self, part: str, name: str) -> None:
         for publisher in self._publishers:
-            if publisher(self._folder, part, name):
+            if publisher(self._folder, part, name, self._calls):
                 return
         raise NameTaken(errno.EOPNOTSUPP, "the file system can neither link nor rename without overwriting")
 
@@ -221,21 +228,22 @@ def _candidates(name: str) -> list[str]:
     return [name, *(f"{stem} ({number}){dot}{ending}" for number in range(2, _MAX_COLLISIONS + 1))]
 
 
-def by_link(folder: int, part: str, name: str) -> bool:
+def by_link(folder: int, part: str, name: str, calls: disk.Calls = disk.SYSTEM) -> bool:
     """A second name, which fails when it is taken, and then the first one goes. False without hard links."""
     try:
-        os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        calls.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         raise
     except OSError as error:
         if error.errno in _NO_HARD_LINKS:
             return False
         raise
-    os.unlink(part, dir_fd=folder)
+    with contextlib.suppress(OSError):  # it has its name; that it has two is told from a whole video by the next claim
+        os.unlink(part, dir_fd=folder)
     return True
 
 
-def by_exclusive_rename(folder: int, part: str, name: str) -> bool:
+def by_exclusive_rename(folder: int, part: str, name: str, calls: disk.Calls = disk.SYSTEM) -> bool:
     """Linux's rename that does not replace, for exFAT and network folders. False where there is none."""
     if not sys.platform.startswith("linux"):  # pragma: no cover - needs another system
         return False
@@ -245,20 +253,26 @@ def by_exclusive_rename(folder: int, part: str, name: str) -> bool:
     if call(folder, os.fsencode(part), folder, os.fsencode(name), _RENAME_NOREPLACE) == 0:
         return True
     number = ctypes.get_errno()
-    if number in _NO_SUCH_CALL:
+    if number in disk.CANNOT:
         return False
     raise OSError(number, os.strerror(number), name)
 
 
-def by_reservation(folder: int, part: str, name: str) -> bool:
+def by_reservation(folder: int, part: str, name: str, calls: disk.Calls = disk.SYSTEM) -> bool:
     """Take the name with an empty file of our own, then rename over that: for exFAT on macOS."""
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=folder))
-    os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        calls.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        os.unlink(name, dir_fd=folder)
+        if error.errno in _NO_HARD_LINKS:
+            return False
+        raise
     return True
 
 
 if TYPE_CHECKING:
-    Publisher = Callable[[int, str, str], bool]
+    Publisher = Callable[[int, str, str, disk.Calls], bool]
 
 PUBLISHERS: Final[Sequence[Publisher]] = (by_link, by_exclusive_rename, by_reservation)
 """The ways in which a file gets its final name, best first."""

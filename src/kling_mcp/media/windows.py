@@ -16,6 +16,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
+from kling_mcp.media import disk
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -70,16 +72,13 @@ if sys.platform == "win32":  # pragma: no cover - needs Windows
             os.close(descriptor)
             raise NameTaken(errno.EEXIST, "something else than a file has the name")
 
-        def lock(self, descriptor: int) -> bool:
+        def lock(self, descriptor: int) -> bool | None:
             """Keep other processes from this file until it is closed; false when one has it already."""
             os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
             try:
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                return False
+                return disk.lock(descriptor)
             finally:
                 os.lseek(descriptor, 0, os.SEEK_SET)
-            return True
 
         def is_still(self, name: str, descriptor: int) -> bool:
             """Whether *name* still means the file that is open."""
@@ -100,7 +99,7 @@ if sys.platform == "win32":  # pragma: no cover - needs Windows
         def publish(self, part: str, descriptor: int, name: str) -> str:
             """Give the finished file its name in one step, never over another file, and close it."""
             try:
-                os.fsync(descriptor)
+                disk.sync(descriptor)
             finally:
                 # An open file cannot be renamed on Windows.
                 os.close(descriptor)
