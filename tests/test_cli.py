@@ -67,16 +67,30 @@ def test_a_wrong_setting_stops_the_server_with_one_line() -> None:
     assert "KLING_MCP_MAX_JOB_USD is 'lots'" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes a user id that nobody has")
 def test_an_account_without_a_home_folder_is_told_so_in_one_line_and_works_once_every_folder_is_set(
     tmp_path: Path,
 ) -> None:
     folders = ("KLING_MCP_OUTPUT_DIR", "KLING_MCP_INPUT_DIRS", "KLING_MCP_DATA_DIR")
 
-    homeless = command(HOME="no/path", **dict.fromkeys(folders, ""))
-    settled = command("jobs", HOME="no/path", **dict.fromkeys(folders, str(tmp_path)))
+    def homeless(*arguments: str, folder: str) -> subprocess.CompletedProcess[str]:
+        # The real user id has no entry in passwd; the effective one may still read this interpreter's files.
+        program = (
+            "import os, sys; os.setresuid(54321, 0, 0); from kling_mcp.cli import run; sys.exit(run(sys.argv[1:]))"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, "HOME": "", **dict.fromkeys(folders, folder)},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
 
-    assert (homeless.returncode, homeless.stdout, homeless.stderr.count("\n")) == (2, "", 1)
-    assert all(name in homeless.stderr for name in folders)
+    lost, settled = homeless(folder=""), homeless("jobs", folder=str(tmp_path))
+
+    assert (lost.returncode, lost.stdout, lost.stderr.count("\n")) == (2, "", 1)
+    assert all(name in lost.stderr for name in folders)
     assert (settled.returncode, settled.stderr) == (0, "")
 
 

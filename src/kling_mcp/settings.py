@@ -101,17 +101,17 @@ class Folders:
         """
         import platformdirs
 
-        found = cls(
+        home = _home(os.environ)
+        if home is None:
+            raise OSError("no home folder")
+        return cls(
             videos=platformdirs.user_videos_path(),
             pictures=platformdirs.user_pictures_path(),
             downloads=platformdirs.user_downloads_path(),
             desktop=platformdirs.user_desktop_path(),
             state=platformdirs.user_state_path("kling-mcp", appauthor=False),
-            home=Path(os.path.expanduser("~")),  # noqa: PTH111 - Path.home() raises where this leaves the tilde
+            home=Path(home),
         )
-        if not all(path.is_absolute() for path in (found.videos, found.pictures, found.downloads, found.state)):
-            raise OSError("no home folder")
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +296,20 @@ def expanded(path: str, environment: Mapping[str, str] | None = None) -> str:
     found = _HOME.match(path)
     if found is None:
         return path
-    known = os.environ if environment is None else environment
-    home = known.get("USERPROFILE" if os.name == "nt" else "HOME") or os.path.expanduser("~")  # noqa: PTH111 - see above
-    return home.rstrip("/\\") + path[found.end() :] if os.path.isabs(home) else path  # noqa: PTH117 - a text
+    home = _home(os.environ if environment is None else environment)
+    return path if home is None else home.rstrip("/\\") + (path[found.end() :] or "/")
+
+
+def _home(environment: Mapping[str, str]) -> str | None:
+    home = environment.get("USERPROFILE" if os.name == "nt" else "HOME", "")
+    if os.path.isabs(home):  # noqa: PTH117 - a text that need not be a path
+        return home
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):
+        return None
 
 
 def _absolute(name: str, value: str) -> Path:
