@@ -153,7 +153,7 @@ def test_pillow_never_sees_a_damaged_file_through_to_the_caller(number: int) -> 
     ids=repr,
 )
 def test_other_files_are_no_pictures(data: bytes) -> None:
-    with pytest.raises(InputRefused, match="Give a JPEG, PNG, WebP, GIF or AVIF file"):
+    with pytest.raises(InputRefused, match=r"JPEG, PNG, WebP, GIF, AVIF or HEIC file|Not all of"):
         prepare(data, "cat.png")
 
 
@@ -185,7 +185,7 @@ def test_the_place_is_removed_and_no_pixel_changes(name: str, pillow: bool) -> N
 def test_what_follows_the_picture_and_what_is_written_into_it_goes() -> None:
     notes = PngImagePlugin.PngInfo()
     notes.add_text("prompt", LOCATION.decode())
-    profile = b"profile" * 20
+    profile = b"profile" * 20  # no viewer uses such a one
     for data in (
         encoded(drawn(), "PNG", pnginfo=notes),
         encoded(drawn(), "PNG") + LOCATION,
@@ -202,10 +202,10 @@ def test_what_follows_the_picture_and_what_is_written_into_it_goes() -> None:
         assert opened(picture).convert("RGB").getpixel((5, 5)) == Image.open(io.BytesIO(data)).convert("RGB").getpixel(
             (5, 5)
         )
-        assert opened(picture).info.get("icc_profile") == Image.open(io.BytesIO(data)).info.get("icc_profile")
+        assert "icc_profile" not in opened(picture).info
 
 
-@pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "gif", "webp", "lossless", "avif"])
+@pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "gif", "webp", "lossless"])
 @pytest.mark.parametrize("pillow", [True, False])
 def test_a_picture_without_metadata_is_not_touched(name: str, pillow: bool) -> None:
     picture = prepare(SAMPLES[name], "cat", pillow=pillow)
@@ -214,13 +214,11 @@ def test_a_picture_without_metadata_is_not_touched(name: str, pillow: bool) -> N
     assert picture.changes == ()
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
-def test_without_pillow_the_orientation_is_all_that_is_kept(name: str) -> None:
-    picture = prepare(encoded(drawn(), name, exif=exif(6)), "cat", pillow=False)
-
-    assert dict(opened(picture).getexif()) == {ORIENTATION: 6}
-    assert (picture.width, picture.height) == (30, 40)
-    assert LOCATION not in picture.data
+def test_without_pillow_a_turned_picture_is_refused_with_what_to_do(name: str, orientation: int) -> None:
+    with pytest.raises(InputRefused, match=r"stored turned or mirrored.*save it as an ordinary JPEG"):
+        prepare(encoded(drawn(), name, exif=exif(orientation)), "cat", pillow=False)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -254,10 +252,10 @@ def test_an_avif_with_metadata_is_converted_or_refused() -> None:
 
     picture = prepare(data, "cat.avif", pillow=True)
 
-    assert (picture.content_type, picture.file_name) == ("image/jpeg", "cat.jpg")
+    assert (picture.content_type, picture.file_name) == ("image/jpeg", "picture.jpg")
     assert opened(picture).size == (64, 48)
     assert "converted from AVIF to JPEG" in picture.changes
-    with pytest.raises(InputRefused, match="AVIF file with metadata"):
+    with pytest.raises(InputRefused, match="is an AVIF picture"):
         prepare(data, "cat.avif", pillow=False)
 
 
@@ -287,18 +285,20 @@ def test_a_large_png_becomes_a_jpeg_before_it_loses_pixels() -> None:
 
     assert (picture.content_type, picture.width) == ("image/jpeg", 300)
     assert picture.changes == ("converted from PNG to JPEG",)
-    assert (see_through.content_type, only_png.content_type) == ("image/png", "image/png")
-    assert max(see_through.width, only_png.width) < 300
+    assert see_through.content_type == "image/jpeg"
+    assert see_through.changes[:2] == ("what is see-through put on white", "converted from PNG to JPEG")
+    assert only_png.content_type == "image/png"
+    assert only_png.width < 300
 
 
 @pytest.mark.parametrize(
     ("data", "accepted", "content_type"),
     [
-        (SAMPLES["gif"], ("jpg", "png"), "image/jpeg"),
+        (SAMPLES["gif"], ("jpg", "png"), "image/png"),
         (SAMPLES["webp"], ("image/png",), "image/png"),
         (SAMPLES["avif"], ("jpeg",), "image/jpeg"),
         (encoded(drawn(mode="RGBA"), "WEBP"), ("jpeg", "png"), "image/jpeg"),
-        (encoded(Image.new("RGBA", (40, 30), (255, 0, 0, 90)), "WEBP"), ("jpeg", "png"), "image/png"),
+        (encoded(Image.new("RGBA", (40, 30), (255, 0, 0, 90)), "WEBP"), ("jpeg", "png"), "image/jpeg"),
         (encoded(Image.new("RGBA", (40, 30), (255, 0, 0, 90)), "WEBP"), ("jpeg",), "image/jpeg"),
         (encoded(drawn().convert("P"), "PNG", transparency=0), (".jpg",), "image/jpeg"),
         (encoded(drawn().convert("L"), "PNG"), ("WEBP",), "image/webp"),
@@ -314,9 +314,9 @@ def test_a_format_that_is_not_taken_is_converted_or_refused(
     picture = prepare(data, "cat.old", limits=limits, pillow=True)
 
     assert picture.content_type == content_type
-    assert picture.file_name == "cat" + {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[content_type[6:]]
+    assert picture.file_name == "picture" + {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[content_type[6:]]
     assert any(change.startswith("converted from") for change in picture.changes)
-    with pytest.raises(InputRefused, match="this model takes"):
+    with pytest.raises(InputRefused, match=r"this model takes|the part that decodes pictures is not installed"):
         prepare(data, "cat.old", limits=limits, pillow=False)
 
 
@@ -325,7 +325,7 @@ def test_of_an_animation_the_first_frame_is_used() -> None:
 
     picture = prepare(data, "cat.gif", limits=PictureLimits(formats=("png",)), pillow=True)
 
-    assert "only the first frame of the animation is used" in picture.changes
+    assert "only the first picture of the animation is used" in picture.changes
     assert opened(picture).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
@@ -362,7 +362,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_not_decoded() -> None:
     chunk = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\0" + b"\0\0\0\0IEND\xae\x42\x60\x82"
 
-    with pytest.raises(InputRefused, match="60000 x 60000 pixels; at most 80,000,000"):
+    with pytest.raises(InputRefused, match="60000 x 60000 pixels; at most 256,000,000"):
         prepare(bomb, "bomb.png", limits=PictureLimits(formats=("jpeg",)), pillow=True)
 
 
@@ -371,11 +371,20 @@ def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path
     path.write_bytes(SAMPLES["png"])
     text = base64.b64encode(SAMPLES["png"]).decode()
     sources = {
-        str(path): "cät 1.png",
-        f"file://{tmp_path}/c%C3%A4t%201.png": "cät 1.png",
-        f"FILE://localhost{tmp_path}/cät 1.png": "cät 1.png",
+        str(path): "picture.png",
+        f"file://{tmp_path}/c%C3%A4t%201.png": "picture.png",
+        f"FILE://localhost{tmp_path}/cät 1.png": "picture.png",
         f"data:image/png;base64,{text}": "picture.png",
         f"data:;base64,{text[:20]}\n {text[20:]}": "picture.png",
+        f"`{path}`": "picture.png",
+        f"file:{tmp_path}/cät 1.png": "picture.png",
+        f'"{text.rstrip("=")}"': "picture.png",
+        text.replace("+", "-").replace("/", "_"): "picture.png",
+        f"image/png;base64,{text}": "picture.png",
+        f"data:image/png;base64,data:image/png;base64,{text}": "picture.png",
+        text.replace("/", "\\/"): "picture.png",
+        "\\n".join([text[:76], text[76:]]): "picture.png",
+        "data:image/png," + "".join(f"%{byte:02x}" for byte in SAMPLES["png"]): "picture.png",
         f"DATA:image/jpeg;charset=utf-8;base64,{text.replace('+', '%2B').replace('=', '%3D')}": "picture.png",
     }
 
@@ -389,12 +398,12 @@ def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path
 @pytest.mark.parametrize(
     ("source", "rule"),
     [
-        ("data:image/png,plain", "not a base64 picture"),
-        ("data:", "not a base64 picture"),
+        ("data:image/png,plain", "not a picture"),
+        ("data:", "not base64"),
         ("data:image/png;base64,@@@@", "not base64"),
-        ("data:image/png;base64,AAA", "is cut off"),
+        ("data:image/png;base64,AAAAA", "is cut off"),
         ("data:image/png;base64,ä", "not base64"),
-        ("data:image/png;base64,", "not a picture"),
+        ("data:image/png;base64,", "no picture in it"),
         ("data:image/svg+xml;base64,PHN2Zz4=", "not a picture"),
         ("data:text/html;base64,PGh0bWw+", "not a picture"),
         ("data:image/png;base64," + "A" * 14_100_000, "more than 10,485,760 bytes"),
@@ -403,7 +412,6 @@ def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path
         ("file://server/share/x.png", "not an absolute path"),
         ("file:///%ff.png", "UTF-8"),
         ("file:///tmp/%2e%2e/x", "'.' or '..'"),
-        ("https://example.com/x.png", "not an absolute path"),
     ],
     ids=lambda text: f"{text[:40]} {len(text)}",
 )
@@ -426,6 +434,14 @@ def test_other_sources_are_refused_in_words(tmp_path: Path, source: str, rule: s
         ("file:///home/me/x.png", "path"),
         (r"C:\x.png", "path"),
         ("", "path"),
+        ("blob:https://example.com/6b1e", "url"),
+        ("ftp://example.com/x.png", "url"),
+        ("www.example.com/x.png", "url"),
+        ("![a fox](https://example.com/x.png)", "url"),
+        ("`~/Pictures/fox.png`", "path"),
+        ("/9j/x.png", "path"),
+        ("/9j/" + "A" * 200, "data"),
+        ("AAAAHGZ0eXBoZWlj" + "A" * 200, "data"),
     ],
 )
 def test_an_argument_says_what_it_is(source: str, kind: str) -> None:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _KNOWN_WITHIN_SECONDS: Final = 3.0
 """How long a call waits for its job to be sent: a call promises an answer within five; the rest goes on behind it."""
 
+_JOBS_LOOKED_THROUGH: Final = 200
 _DRAIN_SECONDS: Final = 1.5
 """How long a request on its way may take when the server stops: hosts kill after two seconds."""
 
@@ -128,7 +129,7 @@ class Studio:
         from kling_mcp.jobs.pictures import framed
         from kling_mcp.jobs.submit import Draft
 
-        frames = await framed(plan, self.settings, self._saved_video)
+        frames = await framed(plan, self.settings, self._saved_video, job_of=self._job_of)
         return Draft(plan, quote, arguments, frames)
 
     async def standing(self, draft: Draft) -> Job | None:
@@ -299,6 +300,11 @@ class Studio:
 
     async def _saved_video(self, job_id: str) -> str | None:
         return (await self.get(job_id)).saved_to
+
+    async def _job_of(self, place: str) -> str | None:
+        """The job whose video is at the path or address *place*, among the newest."""
+        jobs = await self.page("completed", _JOBS_LOOKED_THROUGH, None)
+        return next((job.job_id for job in jobs if place == job.saved_to or f"'{place}'" in repr(job.result)), None)
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:

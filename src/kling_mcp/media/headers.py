@@ -2,7 +2,7 @@
 What kind of picture some bytes are and how large, from the header alone.
 
 No decoder runs on a picture that nobody has judged yet: decoders have had holes, and a small file can unpack to
-gigabytes. Five formats are known by their first bytes; SVG, HTML, archives and the rest are none of them.
+gigabytes. Six formats are known by their first bytes; the commonest others are named in the refusal.
 """
 
 from __future__ import annotations
@@ -15,28 +15,75 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EXIF", "Format", "Header", "Malformed", "Piece", "inspect", "jpeg_segments", "png_chunks", "webp_chunks"]
+__all__ = [
+    "EXIF",
+    "FRAME_MARKERS",
+    "Format",
+    "Header",
+    "Incomplete",
+    "Malformed",
+    "Piece",
+    "inspect",
+    "jpeg_segments",
+    "png_chunks",
+    "webp_chunks",
+]
 
-Format = Literal["jpeg", "png", "webp", "gif", "avif"]
+Format = Literal["jpeg", "png", "webp", "gif", "avif", "heic"]
 
 EXIF: Final = b"Exif\0\0"
 """What stands before the TIFF block in a JPEG segment, and sometimes elsewhere."""
 
+FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""ITU-T T.81, table B.1: the frame headers, without the tables and the reserved one between them."""
+
+_XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_KEYWORD: Final = b"XML:com.adobe.xmp\0"
+_XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
 _ORIENTATION: Final = 0x0112
 _GPS: Final = 0x8825
-# ITU-T T.81, table B.1: the frame headers, without the tables and the reserved one between them.
-_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# TIFF 6.0, section 2, and the signed types of its supplement: how a whole number is stored.
+_NUMBERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
 _STANDALONE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 # Inside a scan a marker is an FF that is followed by neither stuffing, nor a restart, nor fill.
 _MARKER_IN_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# ISO/IEC 23008-12: quarter turns anticlockwise, as the EXIF orientation that means the same.
-_ORIENTATION_OF_TURNS: Final = (1, 8, 3, 6)
+_MARKER: Final = re.compile(rb"\xff+[^\x00\xff]")
+# ISO/IEC 23008-12, annexes B and D; AV1 Image File Format, section 8. mif1 says only that there is a picture.
+_BRANDS: Final[tuple[tuple[frozenset[bytes], Format], ...]] = (
+    (frozenset({b"avif", b"avis"}), "avif"),
+    (frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}), "heic"),
+)
+# A download whose room was reserved before its bytes came ends in zeros; coded pixels do not.
+_UNWRITTEN: Final = bytes(512)
+_OTHERS: Final = (
+    (re.compile(rb"\0{16}"), "a file of zeros, as a download is before its bytes arrive"),
+    (re.compile(rb"BM"), "a BMP"),
+    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+|IIU\0|FUJIFILM"), "a TIFF or a camera's raw file"),
+    (re.compile(rb"8BPS"), "a Photoshop file"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "a JPEG 2000"),
+    (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "a JPEG XL"),
+    (re.compile(rb"\0\0[\x01\x02]\0"), "an icon"),
+    (re.compile(rb"%PDF"), "a PDF"),
+    (
+        re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!doctype svg[^>]*>\s*)?<svg", re.I | re.S),
+        "an SVG drawing",
+    ),
+    (re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|\?xml)", re.I), "a web page"),
+    (re.compile(rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b"), "an archive"),
+    (re.compile(rb".{4}ftyp|.{4}moov|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xb3\xba]", re.S), "a video"),
+    (re.compile(rb"ID3|\xff[\xfb\xf3]|RIFF.{4}WAVE|OggS|fLaC", re.S), "a sound file"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer and not the file itself"),
+)
 
 
 class Malformed(ValueError):
     """The bytes are not a picture of a known format, or its header is damaged."""
+
+
+class Incomplete(Malformed):
+    """It begins as a picture does, and not all of it is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +92,13 @@ class Header:
     What the first bytes of a picture say.
 
     Args:
-        format: Which of the five formats it is.
+        format: Which of the six formats it is.
         stored_width: Pixels per row as stored.
         stored_height: Rows as stored.
         orientation: The EXIF orientation, 1 to 8; from 5 on the picture lies on its side.
         metadata: Whether EXIF data was met.
         location: Whether that holds a place (GPS).
+        end: Where the picture ends, where its format says so before anything is decoded.
     """
 
     format: Format
@@ -59,6 +107,7 @@ class Header:
     orientation: int = 1
     metadata: bool = False
     location: bool = False
+    end: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.stored_width and self.stored_height):
@@ -90,7 +139,8 @@ def inspect(data: bytes) -> Header:
     Read the header of the picture *data*.
 
     Raises:
-        Malformed: It is no JPEG, PNG, WebP, GIF or AVIF, or the header is damaged.
+        Malformed: It is no picture of a known format, or the header is damaged.
+        Incomplete: It is cut off.
     """
     try:
         if data.startswith(b"\xff\xd8\xff"):
@@ -101,39 +151,41 @@ def inspect(data: bytes) -> Header:
             return _gif(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
-        if data[4:8] == b"ftyp":
-            return _avif(data)
+        kind = _heif_kind(data)
+        if kind is not None:
+            return _heif(data, kind)
     except (struct.error, IndexError) as error:
-        raise Malformed("the header is cut off") from error
-    raise Malformed("not JPEG, PNG, WebP, GIF or AVIF")
+        raise Incomplete("the header is cut off") from error
+    other = next((name for pattern, name in _OTHERS if pattern.match(data[:1024])), "no picture that is known here")
+    raise Malformed(f"it is {other}" if data else "it is empty")
 
 
 def jpeg_segments(data: bytes) -> Iterator[Piece]:
     """
     The segments of a JPEG after its first marker; a scan has its coded pixels in ``start`` to ``end``.
 
+    Stray bytes between two segments are left out, as decoders do.
+
     Raises:
-        Malformed: A marker or a length is wrong.
+        Incomplete: A segment is cut off.
     """
     start = 2
-    while start < len(data):
-        marker = start
-        while data[marker : marker + 1] == b"\xff":
-            marker += 1
-        if marker == start or marker >= len(data):
-            raise Malformed("a JPEG marker is missing")
-        kind = data[marker]
+    while marker := _MARKER.search(data, start):
+        start, after = marker.start(), marker.end()
+        kind = data[after - 1]
         if kind in _STANDALONE_MARKERS or kind == _END_OF_IMAGE:
-            yield Piece(bytes((kind,)), start, marker + 1, b"")
+            yield Piece(bytes((kind,)), start, after, b"")
             if kind == _END_OF_IMAGE:
                 return
-            start = marker + 1
+            start = after
             continue
-        (length,) = struct.unpack_from(">H", data, marker + 1)
-        end = marker + 1 + length
-        if length < 2 or end > len(data):
+        (length,) = struct.unpack_from(">H", data, after)
+        end = after + length
+        if length < 2:
             raise Malformed("a JPEG segment has a wrong length")
-        body = data[marker + 3 : end]
+        if end > len(data):
+            raise Incomplete("a JPEG segment is cut off")
+        body = data[after + 2 : end]
         if kind == _START_OF_SCAN:
             following = _MARKER_IN_SCAN.search(data, end)
             end = following.start() if following else len(data)
@@ -142,19 +194,12 @@ def jpeg_segments(data: bytes) -> Iterator[Piece]:
 
 
 def png_chunks(data: bytes) -> Iterator[Piece]:
-    """
-    The chunks of a PNG, up to and with IEND.
-
-    Raises:
-        Malformed: A length is wrong.
-    """
+    """The chunks of a PNG, up to and with IEND; one that is cut off is as long as it is here."""
     start = 8
-    while start < len(data):
+    while start + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 12 + length
-        if end > len(data):
-            raise Malformed("a PNG chunk is cut off")
-        yield Piece(kind, start, end, data[start + 8 : end - 4])
+        yield Piece(kind, start, min(end, len(data)), data[start + 8 : end - 4])
         if kind == b"IEND":
             return
         start = end
@@ -165,17 +210,19 @@ def webp_chunks(data: bytes) -> Iterator[Piece]:
     The chunks of a WebP, as far as its RIFF size goes.
 
     Raises:
-        Malformed: A length is wrong.
+        Incomplete: It is cut off.
     """
     (size,) = struct.unpack_from("<I", data, 4)
-    if size + 8 > len(data):
-        raise Malformed("the WebP is cut off")
+    whole = size + 8
+    # The last byte may be the padding of an odd chunk, which some writers count and leave out.
+    if whole > len(data) + 1 or data[:whole].endswith(_UNWRITTEN):
+        raise Incomplete("the WebP is cut off")
     start = 12
-    while start < size + 8:
+    while start + 8 <= min(whole, len(data)):
         kind, length = struct.unpack_from("<4sI", data, start)
         body_end = start + 8 + length
         if body_end > len(data):
-            raise Malformed("a WebP chunk is cut off")
+            raise Incomplete("a WebP chunk is cut off")
         # RIFF pads to an even length.
         end = min(body_end + length % 2, len(data))
         yield Piece(kind, start, end, data[start + 8 : body_end])
@@ -183,15 +230,20 @@ def webp_chunks(data: bytes) -> Iterator[Piece]:
 
 
 def _jpeg(data: bytes) -> Header:
-    orientation, metadata, location = 1, False, False
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    size: tuple[int, int] | None = None
     for segment in jpeg_segments(data):
-        if segment.kind == b"\xe1" and segment.body.startswith(EXIF) and not metadata:
-            metadata = True
-            orientation, location = _exif(segment.body)
-        if segment.kind[0] in _FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", segment.body, 1)
-            return Header("jpeg", width, height, orientation, metadata, location)
-    raise Malformed("the JPEG has no frame")
+        if segment.kind == b"\xe1":
+            exif = exif or (segment.body if segment.body.startswith(EXIF) else None)
+            xmp = xmp or (segment.body if segment.body.startswith(_XMP_SEGMENT) else None)
+        elif segment.kind[0] in FRAME_MARKERS and size is None:
+            size = struct.unpack_from(">HH", segment.body, 1)
+        elif segment.kind[0] == _START_OF_SCAN:
+            break
+    if size is None:
+        raise Incomplete("the JPEG has no frame")
+    return Header("jpeg", size[1], size[0], *_facts(exif, xmp))
 
 
 def _png(data: bytes) -> Header:
@@ -200,8 +252,14 @@ def _png(data: bytes) -> Header:
     if first is None or first.kind != b"IHDR":
         raise Malformed("the PNG does not begin with its header")
     width, height = struct.unpack_from(">II", first.body)
-    exif = next((chunk.body for chunk in chunks if chunk.kind == b"eXIf"), None)
-    return Header("png", width, height, *_exif_facts(exif))
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    for chunk in chunks:
+        if chunk.kind == b"eXIf":
+            exif = exif or chunk.body
+        elif chunk.kind in {b"iTXt", b"tEXt"} and chunk.body.startswith(_XMP_KEYWORD):
+            xmp = xmp or chunk.body
+    return Header("png", width, height, *_facts(exif, xmp))
 
 
 def _gif(data: bytes) -> Header:
@@ -230,36 +288,51 @@ def _webp(data: bytes) -> Header:
             width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
         case _:
             raise Malformed("the WebP begins with an unknown chunk")
-    exif = next((chunk.body for chunk in chunks if chunk.kind == b"EXIF"), None)
-    return Header("webp", width, height, *_exif_facts(exif))
+    bodies = {chunk.kind: chunk.body for chunk in reversed(chunks)}
+    return Header("webp", width, height, *_facts(bodies.get(b"EXIF"), bodies.get(b"XMP ")))
 
 
-def _avif(data: bytes) -> Header:
-    boxes = dict(_boxes(data, 0, len(data)))
-    start, end = boxes[b"ftyp"]
-    brands = {data[start : start + 4], *(data[at : at + 4] for at in range(start + 8, end, 4))}
-    if not brands & {b"avif", b"avis"}:
-        raise Malformed("the file is of the MP4 family, but no AVIF")
+def _heif_kind(data: bytes) -> Format | None:
+    if data[4:8] != b"ftyp":
+        return None
+    (size,) = struct.unpack_from(">I", data)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, min(size, 1024), 4))}
+    return next((kind for known, kind in _BRANDS if brands & known), None)
+
+
+def _heif(data: bytes, kind: Format) -> Header:
+    """An AVIF or HEIC; how it is turned is the decoder's matter, for it may be said of each part of the picture."""
+    boxes: dict[bytes, tuple[int, int]] = {}
+    try:
+        for _ in _boxes(data, 0, len(data), boxes):
+            pass
+    except (Incomplete, struct.error):
+        # What follows a whole picture is skipped.
+        if not {b"meta", b"mdat"} <= boxes.keys():
+            raise Incomplete("the file is cut off") from None
+    end = max(box_end for _, box_end in boxes.values())
+    if data[:end].endswith(_UNWRITTEN):
+        raise Incomplete("the file ends in zeros")
     meta_start, meta_end = _inner(boxes, b"meta")
     meta = dict(_boxes(data, meta_start + 4, meta_end))
     properties = dict(_boxes(data, *_inner(meta, b"iprp")))
-    sizes: list[tuple[int, int]] = []
-    turns = 0
-    for kind, (body, _) in _boxes(data, *_inner(properties, b"ipco")):
-        if kind == b"ispe":
-            sizes.append(struct.unpack_from(">II", data, body + 4))
-        elif kind == b"irot":
-            turns = data[body] & 3
+    sizes = [
+        struct.unpack_from(">II", data, body + 4)
+        for name, (body, _) in _boxes(data, *_inner(properties, b"ipco"))
+        if name == b"ispe"
+    ]
     if not sizes:
-        raise Malformed("the AVIF has no size")
+        raise Malformed("the picture has no size")
     # Tiles and thumbnails have sizes too; the picture is the largest.
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     metadata = b"Exif" in data[meta_start:meta_end] or b"application/rdf+xml" in data[meta_start:meta_end]
-    return Header("avif", width, height, _ORIENTATION_OF_TURNS[turns], metadata)
+    return Header(kind, width, height, metadata=metadata, end=end)
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """ISO/IEC 14496-12 boxes between two offsets: the kind, and where the body begins and ends."""
+def _boxes(
+    data: bytes, start: int, end: int, met: dict[bytes, tuple[int, int]] | None = None
+) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """ISO/IEC 14496-12 boxes between two offsets: the kind, and where the body begins and ends; *met* collects them."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
@@ -268,39 +341,43 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, tuple[int
             body += 8
         box_end = end if size == 0 else start + size
         if not body <= box_end <= end:
-            raise Malformed("a box has a wrong length")
+            raise Incomplete("a box has a wrong length")
+        if met is not None:
+            met[kind] = body, box_end
         yield kind, (body, box_end)
         start = box_end
 
 
 def _inner(boxes: dict[bytes, tuple[int, int]], kind: bytes) -> tuple[int, int]:
     if kind not in boxes:
-        raise Malformed("the AVIF lacks a box")
+        raise Incomplete("a box is missing")
     return boxes[kind]
 
 
-def _exif_facts(body: bytes | None) -> tuple[int, bool, bool]:
+def _facts(exif: bytes | None, xmp: bytes | None) -> tuple[int, bool, bool]:
     """Orientation, whether there is metadata, whether it holds a place."""
-    if body is None:
-        return 1, False, False
-    orientation, location = _exif(body)
-    return orientation, True, location
+    orientation, location = (None, False) if exif is None else _exif(exif)
+    if orientation is None and xmp is not None and (said := _XMP_ORIENTATION.search(xmp)):
+        # macOS and Windows read it where EXIF says nothing.
+        orientation = int(said[1])
+    return orientation or 1, not (exif is None and xmp is None), location
 
 
-def _exif(body: bytes) -> tuple[int, bool]:
+def _exif(body: bytes) -> tuple[int | None, bool]:
     """The orientation, and whether there is a place; a damaged block has neither (TIFF 6.0, section 2)."""
     tiff = body.removeprefix(EXIF)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    orientation, location = None, False
     if order is None:
-        return 1, False
-    orientation, location = 1, False
+        return orientation, location
     try:
         (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for number in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
-            if tag == _ORIENTATION and 1 <= value <= 8:
-                orientation = value
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, number, _ = struct.unpack_from(f"{order}HHI", tiff, entry)
+            if tag == _ORIENTATION and number in _NUMBERS:
+                (value,) = struct.unpack_from(order + _NUMBERS[number], tiff, entry + 8)
+                orientation = value if 1 <= value <= 8 else orientation
             location = location or tag == _GPS
     except struct.error:
         return orientation, location

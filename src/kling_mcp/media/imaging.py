@@ -1,29 +1,45 @@
 """
-Drawing a picture anew with Pillow: upright, in a format that the endpoint takes, small enough.
+Decoding a picture to see that it is whole, and drawing it anew where fal.ai would show it otherwise than a viewer.
 
-Imported on use only. Pillow sees nothing but files whose header has been judged, one format at a time.
+Drawn anew, a picture stands upright, in sRGB with 8 bits, on white where it is see-through, in a format and a size
+that the endpoint takes. Imported on use only. A decoder sees nothing but files whose header has been judged, one
+format at a time.
 """
 
 from __future__ import annotations
 
 import io
+import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from math import ceil, floor
+from typing import TYPE_CHECKING, Final, cast
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 from kling_mcp.errors import InputRefused
-from kling_mcp.media.pictures import accepts
+from kling_mcp.media.pictures import MAX_PIXELS, accepts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kling_mcp.media.headers import Format, Header
+    from kling_mcp.media.metadata import Drawing
     from kling_mcp.media.pictures import Limits
 
 __all__ = ["Redrawn", "redraw"]
 
-_MAX_PIXELS: Final = 80_000_000
+# Pictures that are larger do not come here; what is smaller is no bomb.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+_LONGEST_SIDE: Final = 3840
+"""The widest video that Kling makes; more pixels than that are work and bytes without a use."""
+
 _QUALITY: Final = 95
-_SMALLER: Final = 0.85
+# Room below the limit, for what an estimate misses.
+_MARGIN: Final = 0.9
+_TRIES: Final = 5
+_PLAIN_MODES: Final = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
+_LOSSLESS: Final[frozenset[Format]] = frozenset({"png", "gif"})
+_WRITTEN: Final[tuple[Format, ...]] = ("jpeg", "png", "webp")
 # EXIF 2.3, table 6: what has to be done to see the picture upright.
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,12 +50,12 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What can be written as it is; the rest becomes RGB.
-_MODES: Final[dict[Format, frozenset[str]]] = {
-    "jpeg": frozenset({"RGB", "L", "CMYK"}),
-    "png": frozenset({"RGB", "RGBA", "L", "LA", "I;16"}),
-    "webp": frozenset({"RGB", "RGBA"}),
-}
+# Pillow's types leave out what it returns.
+_SRGB: Final = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+_END_OF_JPEG: Final = b"\xff\xd9"
+_HAIR: Final = 1e-6
+# Differences that rounding makes, of 255.
+_ROUNDING: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,89 +66,250 @@ class Redrawn:
     changes: tuple[str, ...]
 
 
-def redraw(data: bytes, header: Header, limits: Limits, *, file_name: str, field: str | None) -> Redrawn:
+def redraw(drawing: Drawing, header: Header, limits: Limits, *, file_name: str, field: str | None) -> Redrawn | None:
     """
-    Draw the picture *data* anew so that it fits *limits* as far as that can be done without inventing pixels.
+    Decode the picture, and draw it anew where that is needed to fit *limits* and to look as it should.
+
+    Nothing is made larger. None means that the file can be used as it is.
 
     Raises:
-        InputRefused: It is damaged, or too large to be decoded.
+        InputRefused: It is damaged, or rows are missing.
     """
-    if header.width * header.height > _MAX_PIXELS:
-        raise InputRefused(
-            f"{file_name!r} is {header.width} x {header.height} pixels; "
-            f"at most {_MAX_PIXELS:,} in all can be worked on.",
-            "Give a smaller picture.",
-            field=field,
-        )
     try:
-        return _redraw(data, header, limits)
+        return _redraw(drawing, header, limits)
     except Exception as error:  # whatever a decoder meets in a damaged file, it is the file's fault
         raise InputRefused(
-            f"{file_name!r} cannot be decoded; it seems to be damaged.", "Give another picture.", field=field
+            f"Not all of {file_name!r} is here, or it is damaged: rows of it cannot be decoded. "
+            "Is it still downloading?",
+            "Once the whole file is there, the same call works; or give another picture.",
+            field=field,
         ) from error
 
 
-def _redraw(data: bytes, header: Header, limits: Limits) -> Redrawn:
-    changes: list[str] = []
-    with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as opened:
-        profile = opened.info.get("icc_profile")
-        frames = getattr(opened, "n_frames", 1)
-        image = opened.convert("RGBA" if opened.has_transparency_data else "RGB") if opened.mode == "P" else opened
+def _redraw(drawing: Drawing, header: Header, limits: Limits) -> Redrawn | None:
+    if header.format == "jpeg" and not _all_rows(drawing.data):
+        raise ValueError("rows are missing")
+    too_large = limits.max_bytes is not None and len(drawing.data) > limits.max_bytes
+    wanted = (
+        too_large
+        or header.orientation != 1
+        or not drawing.ended
+        or drawing.frames
+        or header.format in {"avif", "heic"}
+        or not accepts(limits, header.format)
+        or _scale(header.width, header.height, limits) < 1
+    )
+    with _opened(drawing.data, header) as image:
+        profile = drawing.profile or cast("bytes | None", image.info.get("icc_profile"))
+        see_through = image.has_transparency_data and _see_through(image)
+        recolour = _recolouring(profile, image.mode)
+        if header.format == "jpeg" and image.mode in _PLAIN_MODES and not (wanted or recolour):
+            return None  # its rows have been decoded, and a full decoding would show nothing more
+        if header.format == "jpeg":
+            # The decoder halves the picture while it reads it, as often as leaves enough of it.
+            image.draft(None, _sides(image.size, _LONGEST_SIDE / max(image.size)))
         image.load()
-        if header.orientation != 1:
-            image = image.transpose(_TURNS[header.orientation])
+        gamma = cast("float", image.info.get("gamma", 0)) if profile is None else 0.0
+        if image.mode in _PLAIN_MODES and not (wanted or recolour or see_through or _unlike_srgb(gamma)):
+            return None
+        changes: list[str] = []
+        drawn = _eight_bits(image)
+        if recolour is not None:
+            drawn = recolour(drawn)
+        elif _unlike_srgb(gamma):
+            drawn = _in_gamma(drawn, gamma)
+        if recolour is not None or drawn.mode != image.mode:
+            changes.append("colours converted to sRGB")
+        if see_through:
+            drawn = _on_white(drawn)
+            changes.append("what is see-through put on white")
+        if drawn.mode not in {"RGB", "L"}:
+            drawn = drawn.convert("RGB")
+        turned = _turned(drawn, image, header)
+        if turned is not drawn:
             changes.append("turned upright")
-        if frames > 1:
-            changes.append("only the first frame of the animation is used")
-        target = _target(header.format, image, limits)
-        encoded = _encode(image, target, profile)
-        too_large = limits.max_bytes is not None and len(encoded) > limits.max_bytes
-        if too_large and target == "png" and not _see_through(image) and accepts(limits, "jpeg"):
-            target = "jpeg"
-            encoded = _encode(image, target, profile)
-        smaller = image
-        while limits.max_bytes is not None and len(encoded) > limits.max_bytes and min(smaller.size) > 1:
-            # A step in proportion to the excess, and never a timid one.
-            step = min(_SMALLER, (limits.max_bytes / len(encoded)) ** 0.5)
-            width, height = (max(1, round(side * step)) for side in smaller.size)
-            # Pillow's types name numpy's, which is not installed.
-            smaller = image.resize((width, height), Image.Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]
-            encoded = _encode(smaller, target, profile)
+        if drawing.frames or getattr(image, "n_frames", 1) > 1:
+            changes.append("only the first picture of the animation is used")
+    target = _target(header.format, limits, too_large=too_large)
+    seen = header.width, header.height
+    if header.format in {"avif", "heic"}:
+        seen = turned.size
+    encoded, size, target = _fitted(turned, target, seen, limits)
     if target != header.format:
         changes.append(f"converted from {header.format.upper()} to {target.upper()}")
-    if smaller.size != image.size:
-        (width, height), (new_width, new_height) = image.size, smaller.size
-        changes.append(
-            f"scaled down from {width} x {height} to {new_width} x {new_height} pixels "
-            f"to stay under {limits.max_bytes:,} bytes"
-        )
+    if size != seen:
+        reason = f" to stay under {limits.max_bytes:,} bytes" if limits.max_bytes is not None and too_large else ""
+        changes.append(f"scaled down from {seen[0]} x {seen[1]} to {size[0]} x {size[1]} pixels{reason}")
     return Redrawn(encoded, tuple(changes))
 
 
-def _target(current: Format, image: Image.Image, limits: Limits) -> Format:
-    """The format to write: the present one where it is accepted and can be written, else what loses least."""
-    if current in _MODES and accepts(limits, current):
-        return current
-    choices: tuple[Format, ...] = ("png", "webp", "jpeg") if _see_through(image) else ("jpeg", "png", "webp")
-    for choice in choices:
-        if accepts(limits, choice):
-            return choice
-    return "jpeg"
+def _opened(data: bytes, header: Header) -> Image.Image:
+    if header.format != "heic":
+        return Image.open(io.BytesIO(data), formats=[header.format.upper()])
+    import pi_heif  # pyright: ignore[reportMissingTypeStubs]
+
+    # It turns and mirrors as the file says, and makes 8 bits of 10.
+    opened = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)  # pyright: ignore[reportUnknownMemberType]
+    image = opened.to_pillow()
+    image.info.pop("exif", None)
+    return image
+
+
+def _all_rows(data: bytes) -> bool:
+    """
+    Whether the coded pixels of a JPEG reach to its end.
+
+    Where they do not, the decoder makes up the rest without a word. So the end is put off with bytes that are no
+    picture: they are skipped after the last row, and drawn where rows are missing.
+    """
+    progressive = b"\xff\xc2" in data or b"\xff\xca" in data
+
+    def decoded(end: bytes) -> bytes:
+        with Image.open(io.BytesIO(data[:-2] + end + _END_OF_JPEG), formats=["JPEG"]) as image:
+            if not progressive:
+                # At an eighth every block is one pixel: as telling, and far cheaper.
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            return image.tobytes()
+
+    return decoded(b"") == decoded(_NO_PICTURE)
+
+
+def _noise() -> bytes:
+    dice = random.Random(0)  # noqa: S311 - the same bytes each time
+    parts = [bytes(dice.choices(range(255), k=250)) + bytes((0xFF, 0xD0 + number)) for number in range(8)]
+    return b"".join(parts) * 2
+
+
+_NO_PICTURE: Final = _noise()
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The picture in RGB, RGBA, L, LA or CMYK, with 8 bits."""
+    if image.mode.startswith("I"):
+        # Pillow's types name numpy's, which is not installed.
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")  # pyright: ignore[reportUnknownMemberType]
+    if image.mode in {"P", "PA", "1"} or "transparency" in image.info:
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image
 
 
 def _see_through(image: Image.Image) -> bool:
-    if "A" not in image.getbands():
-        return False
-    lowest, _ = image.getchannel("A").getextrema()
+    alpha = image.convert("RGBA").getchannel("A")
+    lowest, _ = alpha.getextrema()
     return isinstance(lowest, (int, float)) and lowest < 255
 
 
-def _encode(image: Image.Image, target: Format, profile: bytes | None) -> bytes:
-    if _see_through(image) and target == "jpeg":
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    if image.mode not in _MODES[target]:
-        image = image.convert("RGB")
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+
+
+def _recolouring(profile: bytes | None, mode: str) -> Callable[[Image.Image], Image.Image] | None:
+    """What brings the colours from *profile* to sRGB; None where they are that already, or nothing can be read."""
+    if not profile:
+        return None
+    colours = {"L": "L", "LA": "L", "I;16": "L", "I": "L", "CMYK": "CMYK"}.get(mode, "RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, _SRGB, colours, "RGB")
+        sample = _sample(colours)
+        shown = ImageCms.applyTransform(sample, transform)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+    if shown is None or (colours != "CMYK" and _alike(sample.convert("RGB"), shown)):
+        return None
+
+    def recolour(image: Image.Image) -> Image.Image:
+        alpha = image.getchannel("A") if "A" in image.getbands() else None
+        plain = ImageCms.applyTransform(image.convert(colours), transform)
+        if plain is None:  # pragma: no cover - only where it is asked to work in place
+            return image
+        if alpha is not None:
+            plain.putalpha(alpha)
+        return plain
+
+    return recolour
+
+
+def _sample(colours: str) -> Image.Image:
+    """Some of all colours: a ramp of greys, or a cube."""
+    if colours == "L":
+        return Image.frombytes("L", (256, 1), bytes(range(256)))
+    steps = range(0, 256, 51)
+    cube = bytes(value for red in steps for green in steps for blue in steps for value in (red, green, blue))
+    return Image.frombytes("RGB", (216, 1), cube).convert(colours)
+
+
+def _alike(one: Image.Image, other: Image.Image) -> bool:
+    return all(abs(a - b) <= _ROUNDING for a, b in zip(one.tobytes(), other.tobytes(), strict=True))
+
+
+def _unlike_srgb(gamma: float) -> bool:
+    """Whether a PNG says with a gAMA chunk that it is not meant for a display's usual 1/2.2."""
+    return gamma > 0 and abs(gamma * 2.2 - 1) > 0.05
+
+
+def _in_gamma(image: Image.Image, gamma: float) -> Image.Image:
+    curve = [round(255 * (value / 255) ** (1 / (2.2 * gamma))) for value in range(256)]
+    straight = list(range(256))
+    levels = [level for band in image.getbands() for level in (straight if band == "A" else curve)]
+    return image.point(levels)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _turned(drawn: Image.Image, image: Image.Image, header: Header) -> Image.Image:
+    # Pillow tells an AVIF's irot and imir as an EXIF orientation.
+    orientation = image.getexif().get(0x0112, 1) if header.format == "avif" else header.orientation
+    return drawn.transpose(_TURNS[orientation]) if orientation in _TURNS else drawn
+
+
+def _target(current: Format, limits: Limits, *, too_large: bool) -> Format:
+    """The format to write: what loses nothing where nothing was lost yet, and JPEG for the rest."""
+    first: Format = "png" if current in _LOSSLESS and not (too_large and accepts(limits, "jpeg")) else "jpeg"
+    for choice in (first, *_WRITTEN):
+        if accepts(limits, choice):
+            return choice
+    return first
+
+
+def _scale(width: int, height: int, limits: Limits) -> float:
+    """What the sides have to be multiplied by to keep to the largest ones that the endpoint names."""
+    return min(1.0, (limits.max_width or width) / width, (limits.max_height or height) / height)
+
+
+def _fitted(
+    image: Image.Image, target: Format, seen: tuple[int, int], limits: Limits
+) -> tuple[bytes, tuple[int, int], Format]:
+    """*image* in so few bytes as the endpoint takes; how much smaller it has to be is worked out from the last try."""
+    scale = min(_scale(*seen, limits), _LONGEST_SIDE / max(seen), 1.0)
+    most = limits.max_bytes
+    encoded, size = b"", image.size
+    for _ in range(_TRIES):
+        size = _sides(seen, scale)
+        # Pillow's types name numpy's, which is not installed.
+        smaller = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # pyright: ignore[reportUnknownMemberType]
+        encoded = _encode(smaller, target)
+        if most is not None and len(encoded) > most and target == "png" and accepts(limits, "jpeg"):
+            target = "jpeg"
+            encoded = _encode(smaller, target)
+        if most is None or len(encoded) <= most:
+            break
+        scale *= (most * _MARGIN / len(encoded)) ** 0.5
+    return encoded, size, target
+
+
+def _sides(seen: tuple[int, int], scale: float) -> tuple[int, int]:
+    """The sides, rounded towards a square, so that no limit of the shape is passed by a fraction of a pixel."""
+    if scale >= 1:
+        return seen
+    long, short = max(1, floor(max(seen) * scale + _HAIR)), max(1, ceil(min(seen) * scale - _HAIR))
+    return (long, short) if seen[0] >= seen[1] else (short, long)
+
+
+def _encode(image: Image.Image, target: Format) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=target.upper(), quality=_QUALITY, icc_profile=profile)
+    options = {"compress_level": 4} if target == "png" else {"quality": _QUALITY, "subsampling": 0}
+    if target == "webp":
+        options = {"quality": _QUALITY}
+    image.info.clear()  # nothing of the first file gets into the new one
+    image.save(buffer, format=target.upper(), **options)
     return buffer.getvalue()

@@ -1,94 +1,482 @@
 """
-Taking out of a picture what tells about the person who took it, without touching a pixel.
+Only what draws a picture: one list for each format of what may leave this machine.
 
-What is uploaded becomes a public link. Cameras write the place, the time, the device and sometimes a second picture
-into the file, so these go; the colour profile stays, because the picture looks different without it.
+What is uploaded becomes a public link. Cameras and programs write the place, the time, the device, whole prompts and
+second pictures into a file, under names that nobody can list. So the lists name what stays: what is needed to draw the
+first picture of the file. Pixels are not touched here. On the way the file is checked for completeness, as far as
+that can be seen without its decoder: all rows of a PNG and a GIF, all scans of a JPEG.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from kling_mcp.media.headers import EXIF, Header, Malformed, Piece, jpeg_segments, png_chunks, webp_chunks
+from kling_mcp.media.headers import (
+    FRAME_MARKERS,
+    Header,
+    Incomplete,
+    Malformed,
+    Piece,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
 
-__all__ = ["without_metadata"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
-_PNG_METADATA: Final = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
-_WEBP_METADATA: Final = frozenset({b"EXIF", b"XMP "})
-_WEBP_METADATA_FLAGS: Final = 0x08 | 0x04
-_WEBP_EXIF_FLAG: Final = 0x08
+__all__ = ["Drawing", "drawing_only", "plain_profile", "with_profile"]
+
+_JPEG_TABLES: Final = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *FRAME_MARKERS})
+_PROFILE_SEGMENT: Final = b"ICC_PROFILE\0"
+_PROFILE_BYTES_IN_SEGMENT: Final = 65_519
+# With its length, where the format fixes one; None where it does not. PNG, third edition, section 11.
+_PNG_CHUNKS: Final[dict[bytes, int | None]] = {
+    b"IHDR": 13,
+    b"PLTE": None,
+    b"tRNS": None,
+    b"IDAT": None,
+    b"gAMA": 4,
+    b"cHRM": 32,
+    b"sRGB": 1,
+    b"cICP": 4,
+}
+_PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Where each pass begins and how far apart its pixels are: PNG, third edition, section 8.1.
+_ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_WEBP_CHUNKS: Final = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH"})
+_WEBP_PROFILE, _WEBP_ALPHA, _WEBP_ANIMATION = 0x20, 0x10, 0x02
+# ICC.1:2022, section 9.2: what a profile of three curves and a matrix, or of one grey curve, computes with.
+_PROFILE_TAGS: Final = (
+    b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC", b"kTRC", b"wtpt", b"chad",
+)  # fmt: skip
+_PARAMETERS: Final = (1, 3, 4, 5, 7)
 
 
-def without_metadata(data: bytes, header: Header) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Drawing:
     """
-    *data* without EXIF, XMP, IPTC, comments and whatever follows the picture; the same bytes when there is none.
+    A picture without anything that does not draw it.
 
-    An orientation is kept in an EXIF block that holds nothing else. GIF and AVIF come back as they are.
+    Args:
+        data: The file, without its colour profile.
+        profile: That profile.
+        ended: Whether its end marker was there; without it, its decoder has to say whether all rows are.
+        frames: Whether there are further pictures, which are left out.
+        see_through: Whether some pixels are, as far as can be told without a decoder.
+        unusual: What a program may show wrong that does not know its kind, as the end of a sentence.
+    """
+
+    data: bytes
+    profile: bytes | None = None
+    ended: bool = True
+    frames: bool = False
+    see_through: bool = False
+    unusual: str | None = None
+
+
+def drawing_only(data: bytes, header: Header) -> Drawing:
+    """
+    *data* with what draws its first picture, and nothing else; AVIF and HEIC keep what they have, to be drawn anew.
 
     Raises:
         Malformed: The file is damaged after its header.
+        Incomplete: Not all of it is here.
     """
     try:
         match header.format:
             case "jpeg":
-                return _jpeg(data, header.orientation)
+                return _jpeg(data)
             case "png":
-                return _png(data, header.orientation)
+                return _png(data, header)
             case "webp":
-                return _webp(data, header.orientation)
+                return _webp(data)
+            case "gif":
+                return _gif(data)
             case _:
-                return data
-    except struct.error as error:
-        raise Malformed("the picture is cut off") from error
+                return Drawing(data[: header.end])
+    except (struct.error, IndexError) as error:
+        raise Incomplete("the picture is cut off") from error
 
 
-def _jpeg(data: bytes, orientation: int) -> bytes:
+def with_profile(drawing: Drawing, header: Header, profile: bytes) -> bytes:
+    """The picture with *profile* in the place where its format has one."""
+    data = drawing.data
+    if header.format == "jpeg":
+        parts = [
+            profile[start : start + _PROFILE_BYTES_IN_SEGMENT]
+            for start in range(0, len(profile), _PROFILE_BYTES_IN_SEGMENT)
+        ]
+        segments = b"".join(
+            struct.pack(">BBH", 0xFF, 0xE2, len(part) + 16) + _PROFILE_SEGMENT + bytes((number, len(parts))) + part
+            for number, part in enumerate(parts, 1)
+        )
+        return data[:2] + segments + data[2:]
+    if header.format == "png":
+        return data[:33] + _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) + data[33:]
+    if header.format == "webp":
+        chunks = list(webp_chunks(data))
+        alpha = _WEBP_ALPHA if drawing.see_through else 0
+        if chunks[0].kind == b"VP8X":
+            alpha = chunks[0].body[0] & _WEBP_ALPHA
+        sides = (header.stored_width - 1).to_bytes(3, "little") + (header.stored_height - 1).to_bytes(3, "little")
+        rest = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind != b"VP8X"]
+        extended = bytes((_WEBP_PROFILE | alpha, 0, 0, 0)) + sides
+        return _riff([_webp_chunk(b"VP8X", extended), _webp_chunk(b"ICCP", profile), *rest])
+    return data
+
+
+def plain_profile(profile: bytes) -> bytes | None:
+    """
+    The colour profile with nothing but its numbers, or None if it is none that a viewer would use.
+
+    Raises:
+        Malformed: It works by tables that may hold anything.
+    """
+    try:
+        if profile[36:40] != b"acsp" or profile[16:20] not in {b"RGB ", b"GRAY"}:
+            return None
+        (count,) = struct.unpack_from(">I", profile, 128)
+        entries = [struct.unpack_from(">4sII", profile, 132 + 12 * number) for number in range(min(count, 100))]
+        tags = {name: profile[start : start + size] for name, start, size in entries}
+        kept = {name: _plain_tag(tags[name]) for name in _PROFILE_TAGS if name in tags}
+    except (struct.error, IndexError):
+        return None
+    if not ({b"kTRC"} <= kept.keys() or {*_PROFILE_TAGS[:6]} <= kept.keys()):
+        raise Malformed("its colour profile works by tables")
+    offset, table, body = 132 + 12 * len(kept), b"", b""
+    for name, content in kept.items():
+        table += struct.pack(">4sII", name, offset + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    # Version, class, colour spaces and the illuminant, which ICC.1 fixes; the maker, the date and the rest are zero.
+    header = bytes(4) + bytes(4) + profile[8:24] + bytes(12) + b"acsp" + bytes(28) + _ILLUMINANT + bytes(48)
+    whole = header + struct.pack(">I", len(kept)) + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
+_ILLUMINANT: Final = bytes.fromhex("0000f6d6000100000000d32d")
+
+
+def _plain_tag(tag: bytes) -> bytes:
+    match tag[:4]:
+        case b"XYZ ":
+            size = 20
+        case b"curv":
+            size = 12 + 2 * struct.unpack_from(">I", tag, 8)[0]
+        case b"para":
+            size = 12 + 4 * _PARAMETERS[struct.unpack_from(">H", tag, 8)[0]]
+        case b"sf32":
+            size = 44
+        case _:
+            raise Malformed("its colour profile has an unknown part")
+    if size > len(tag):
+        raise IndexError(size)
+    return tag[:4] + bytes(4) + tag[8:size]
+
+
+# ---- JPEG
+
+
+def _jpeg(data: bytes) -> Drawing:
     pieces = list(jpeg_segments(data))
-    kept = [piece for piece in pieces if _stays_in_jpeg(piece)]
-    if len(kept) == len(pieces) and pieces[-1].end == len(data):
-        return data
-    body = EXIF + _orientation_only(orientation)
-    turned = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body if orientation != 1 else b""
-    return data[:2] + turned + b"".join(data[piece.start : piece.end] for piece in kept)
+    ended = pieces[-1].kind == b"\xd9"
+    if not ended:
+        # Room that a download reserved is no part of the picture.
+        data = data.rstrip(b"\0")
+        pieces = list(jpeg_segments(data))
+    components = _all_scans(pieces)
+    profile = b"".join(
+        part for _, part in sorted((piece.body[12:14], piece.body[14:]) for piece in pieces if _holds_profile(piece))
+    )
+    kept = b"".join(_in_jpeg(data, piece) for piece in pieces)
+    unusual = "has four colours for printing (CMYK)" if components == 4 else None
+    return Drawing(data[:2] + kept + b"\xff\xd9", profile or None, ended, unusual=unusual)
 
 
-def _stays_in_jpeg(segment: Piece) -> bool:
-    kind = segment.kind[0]
-    if kind == 0xE2:
-        return segment.body.startswith(b"ICC_PROFILE\0")
-    # JFIF and Adobe's colour transform say how to read the pixels; every other application segment and comment goes.
-    return kind in {0xE0, 0xEE} or not (0xE0 <= kind <= 0xEF or kind == 0xFE)
+def _holds_profile(piece: Piece) -> bool:
+    return piece.kind == b"\xe2" and piece.body.startswith(_PROFILE_SEGMENT)
 
 
-def _png(data: bytes, orientation: int) -> bytes:
+def _in_jpeg(data: bytes, piece: Piece) -> bytes:
+    """What of a segment draws: JFIF without its thumbnail and Adobe's mark tell how the colours are stored."""
+    if piece.kind[0] in _JPEG_TABLES:
+        return data[piece.start : piece.end]
+    if piece.kind == b"\xe0" and piece.body.startswith(b"JFIF\0"):
+        return b"\xff\xe0\0\x10" + piece.body[:12].ljust(12, b"\0") + b"\0\0"
+    if piece.kind == b"\xee" and piece.body.startswith(b"Adobe") and len(piece.body) >= 12:
+        return b"\xff\xee\0\x0e" + piece.body[:12]
+    return b""
+
+
+def _all_scans(pieces: Iterable[Piece]) -> int:
+    """
+    See that every component is drawn by some scan, in a progressive JPEG to its last bit, and tell how many there are.
+
+    Raises:
+        Incomplete: A scan is missing.
+    """
+    missing: dict[int, list[int]] = {}
+    components, progressive = 0, False
+    for piece in pieces:
+        if piece.kind[0] in FRAME_MARKERS and not missing:
+            progressive = piece.kind[0] in {0xC2, 0xC6, 0xCA, 0xCE}
+            components = piece.body[5]
+            # The bits that are still to come of the first and the second to sixth coefficient: what the eye sees.
+            missing = {piece.body[6 + 3 * number]: [99] * 6 for number in range(components)}
+        elif piece.kind == b"\xda":
+            count = piece.body[0]
+            first, last, bits = struct.unpack_from(">3B", piece.body, 1 + 2 * count)
+            for component in piece.body[1 : 1 + 2 * count : 2]:
+                for coefficient in range(first, min(last, 5) + 1) if progressive else range(6):
+                    missing.get(component, [0] * 6)[coefficient] = bits & 15 if progressive else 0
+    if not missing or any(any(bits) for bits in missing.values()):
+        raise Incomplete("a scan of the JPEG is missing")
+    return components
+
+
+# ---- PNG
+
+
+def _png(data: bytes, header: Header) -> Drawing:
     pieces = list(png_chunks(data))
-    kept = [data[piece.start : piece.end] for piece in pieces if piece.kind not in _PNG_METADATA]
-    if len(kept) == len(pieces) and pieces[-1].end == len(data):
-        return data
-    if orientation != 1:
-        chunk = b"eXIf" + _orientation_only(orientation)
-        kept.insert(1, struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)))
-    return data[:8] + b"".join(kept)
+    depth, colour, _, _, interlaced = struct.unpack_from(">5B", pieces[0].body, 8)
+    if colour not in _PNG_SAMPLES or depth not in {1, 2, 4, 8, 16}:
+        raise Malformed("the PNG has an unknown kind of pixels")
+    pixels, opaque = _rows(pieces, header, depth, colour, interlaced=bool(interlaced))
+    kept: list[bytes] = []
+    drawn = False
+    for piece in pieces:
+        if piece.kind == b"IDAT":
+            if not drawn:
+                kept.append(_png_chunk(b"IDAT", pixels))
+            drawn = True
+        elif piece.kind in _PNG_CHUNKS and not drawn:
+            kept.append(_png_chunk(piece.kind, piece.body[: _PNG_CHUNKS[piece.kind]]))
+    exact = all(_PNG_CHUNKS.get(piece.kind, 0) in {None, len(piece.body)} for piece in pieces)
+    clean = data[:8] + b"".join(kept) + _png_chunk(b"IEND", b"")
+    if exact and pieces[-1].kind == b"IEND" and pieces[-1].end == len(data) and _joined(pieces) == pixels:
+        clean = data  # the same bytes, however the pixels are cut into chunks
+    transparency = next((piece.body for piece in pieces if piece.kind == b"tRNS"), None)
+    return Drawing(
+        clean,
+        _png_profile(pieces),
+        frames=any(piece.kind == b"acTL" for piece in pieces),
+        see_through=not opaque
+        or (transparency is not None and (colour != 3 or transparency.count(255) < len(transparency))),
+        unusual="has 16 bits of grey" if depth == 16 and colour in {0, 4} else None,
+    )
 
 
-def _webp(data: bytes, orientation: int) -> bytes:
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _png_profile(pieces: Iterable[Piece]) -> bytes | None:
+    for piece in pieces:
+        if piece.kind == b"iCCP":
+            _, _, packed = piece.body.partition(b"\0")
+            try:
+                return zlib.decompressobj().decompress(packed[1:], 4 * 1024 * 1024)
+            except zlib.error:
+                return None
+    return None
+
+
+def _joined(pieces: Iterable[Piece]) -> bytes:
+    return b"".join(piece.body for piece in pieces if piece.kind == b"IDAT")
+
+
+def _rows(pieces: Iterable[Piece], header: Header, depth: int, colour: int, *, interlaced: bool) -> tuple[bytes, bool]:
+    """
+    The packed pixels without what follows them, and whether every pixel is opaque.
+
+    Raises:
+        Incomplete: Rows are missing.
+    """
+    packed = _joined(pieces)
+    bits = depth * _PNG_SAMPLES[colour]
+    unpacker = zlib.decompressobj()
+    rest, opaque, above = packed, True, False
+    unpacked = bytearray()
+    for width, height in _passes(header, interlaced=interlaced):
+        size = 1 + (width * bits + 7) // 8
+        above = False
+        for _ in range(height):
+            while len(unpacked) < size:
+                try:
+                    more = unpacker.decompress(rest, max(size, 1 << 20) - len(unpacked))
+                except zlib.error:
+                    more = b""
+                rest = unpacker.unconsumed_tail
+                if not more:
+                    raise Incomplete("rows are missing")
+                unpacked += more
+            if colour in {4, 6} and opaque:
+                opaque = _opaque(unpacked[:size], depth // 8, bits // 8, above=above)
+            del unpacked[:size]
+            above = True
+    # The checksum follows the rows; a file that breaks off just there is whole for every viewer.
+    try:
+        while not unpacker.eof and unpacker.decompress(rest, 1 << 20):
+            rest = unpacker.unconsumed_tail
+    except zlib.error:
+        return packed, opaque
+    return packed[: len(packed) - len(unpacker.unused_data)], opaque
+
+
+def _passes(header: Header, *, interlaced: bool) -> Iterator[tuple[int, int]]:
+    width, height = header.stored_width, header.stored_height
+    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            yield columns, rows
+
+
+def _opaque(row: bytes | bytearray, depth_bytes: int, pixel_bytes: int, *, above: bool) -> bool:
+    """
+    Whether the alpha of a filtered row is full, when that of the row above it is.
+
+    A filter works on each sample by itself, so a full row has the same few bytes for each (PNG, section 9.2).
+    """
+    alphas = [row[1 + pixel_bytes - depth_bytes + number :: pixel_bytes] for number in range(depth_bytes)]
+    # None, Sub, Up, Average, Paeth: the first pixel of the row, and all others.
+    sub, up = (255, 0), (0, 0) if above else (255, 255)
+    average = (128, 0) if above else (255, 128)
+    expected = ((255, 255), sub, up, average, up if above else sub)
+    first, others = expected[row[0]] if row[0] < len(expected) else (1, 1)
+    return all(alpha[0] == first and alpha.count(others, 1) == len(alpha) - 1 for alpha in alphas)
+
+
+# ---- WebP
+
+
+def _webp(data: bytes) -> Drawing:
     pieces = list(webp_chunks(data))
-    kept = [data[piece.start : piece.end] for piece in pieces if piece.kind not in _WEBP_METADATA]
-    if len(kept) == len(pieces) and pieces[-1].end == len(data):
-        return data
-    if pieces[0].kind == b"VP8X":
-        flags = pieces[0].body[0] & ~_WEBP_METADATA_FLAGS
-        if orientation != 1:
-            flags |= _WEBP_EXIF_FLAG
-            body = _orientation_only(orientation)
-            kept.append(b"EXIF" + struct.pack("<I", len(body)) + body)
-        kept[0] = kept[0][:8] + bytes((flags,)) + kept[0][9:]
-    chunks = b"".join(kept)
-    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+    profile = next((piece.body for piece in pieces if piece.kind == b"ICCP"), None)
+    animated = any(piece.kind == b"ANMF" for piece in pieces)
+    if animated:
+        # Its first picture is drawn anew; the file itself stays here.
+        return Drawing(data, profile, frames=True, unusual="is an animation")
+    kinds = {piece.kind for piece in pieces}
+    if not kinds & {b"VP8 ", b"VP8L"}:
+        raise Incomplete("the WebP has no picture")
+    kept: list[bytes] = []
+    see_through = b"ALPH" in kinds
+    for piece in pieces:
+        if piece.kind == b"VP8X":
+            flags = piece.body[0] & _WEBP_ALPHA
+            see_through = see_through or bool(flags)
+            kept.append(_webp_chunk(b"VP8X", bytes((flags, 0, 0, 0)) + piece.body[4:10]))
+        elif piece.kind in _WEBP_CHUNKS:
+            kept.append(_webp_chunk(piece.kind, piece.body))
+        if piece.kind == b"VP8L":
+            see_through = see_through or bool(piece.body[4] & 0x10)
+    return Drawing(_riff(kept), profile, see_through=see_through)
 
 
-def _orientation_only(orientation: int) -> bytes:
-    """A TIFF block with one directory with one entry: tag 0x0112, one SHORT."""
-    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+def _webp_chunk(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+
+
+def _riff(chunks: Iterable[bytes]) -> bytes:
+    body = b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+# ---- GIF
+
+
+def _gif(data: bytes) -> Drawing:
+    """The first picture: header, palette, how it is shown, its descriptor and its pixels."""
+    at = 13 + _palette_bytes(data[10])
+    kept, see_through = [data[:at]], False
+    while data[at] == 0x21:
+        end = _after_blocks(data, at + 2)
+        if data[at + 1] == 0xF9:
+            see_through = bool(data[at + 3] & 1)
+            # Only the transparent colour of it draws; delays and disposal are for animations.
+            kept[1:] = [b"\x21\xf9\x04" + bytes((data[at + 3] & 1, 0, 0, data[at + 6])) + b"\0"]
+        at = end
+    if data[at] != 0x2C:
+        raise Incomplete("the GIF has no picture")
+    flags = data[at + 9]
+    start = at + 10 + _palette_bytes(flags)
+    width, height = struct.unpack_from("<HH", data, at + 5)
+    end = _lzw_end(data, start, width * height)
+    kept += [data[at:start], _blocks(data, start, end), b"\x3b"]
+    further = _after_blocks(data, start + 1) if end else len(data)
+    return Drawing(
+        b"".join(kept),
+        frames=data[further : further + 1] in {b"\x21", b"\x2c"} and b"\x2c" in data[further:],
+        see_through=see_through,
+    )
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data: bytes, at: int) -> int:
+    """Where a row of sub-blocks ends; one that breaks off ends with the file."""
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _content(data: bytes, start: int) -> bytes:
+    parts: list[bytes] = []
+    at = start + 1
+    while at < len(data) and data[at]:
+        parts.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    return b"".join(parts)
+
+
+def _blocks(data: bytes, start: int, size: int) -> bytes:
+    content = _content(data, start)[:size]
+    parts = [content[at : at + 255] for at in range(0, len(content), 255)]
+    return data[start : start + 1] + b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def _lzw_end(data: bytes, start: int, pixels: int) -> int:
+    """
+    After how many bytes of codes all *pixels* are drawn (GIF89a, appendix F). Only lengths are followed, no colours.
+
+    Raises:
+        Incomplete: There are too few codes.
+    """
+    smallest = data[start]
+    content = _content(data, start)
+    if not 1 <= smallest <= 11:
+        raise Malformed("the GIF has an impossible code size")
+    clear, stop = 1 << smallest, (1 << smallest) + 1
+    lengths = [1] * (clear + 2)
+    width, previous, drawn = smallest + 1, 0, 0
+    buffer, held = 0, 0
+    for position, byte in enumerate(content, 1):
+        buffer |= byte << held
+        held += 8
+        while held >= width:
+            code = buffer & ((1 << width) - 1)
+            buffer >>= width
+            held -= width
+            if code == clear:
+                del lengths[clear + 2 :]
+                width, previous = smallest + 1, 0
+                continue
+            if code == stop or code > len(lengths):
+                raise Incomplete("rows are missing")
+            length = previous + 1 if code == len(lengths) else lengths[code]
+            if previous and len(lengths) < 4096:
+                lengths.append(previous + 1)
+                if len(lengths) == 1 << width and width < 12:
+                    width += 1
+            drawn += length
+            previous = length
+            if drawn >= pixels:
+                # The end code, which some writers leave out, is in the next bytes.
+                return position + 2
+    raise Incomplete("rows are missing")

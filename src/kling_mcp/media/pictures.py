@@ -1,9 +1,9 @@
 """
 Pictures in: from a path or a ``data:`` URI to bytes that an endpoint accepts and that tell nothing about their owner.
 
-Everything here happens before any upload and any money. Metadata is always removed. With Pillow installed a picture
-is also turned upright, converted and scaled down when the endpoint needs that; without it such a picture is refused,
-with the numbers.
+Everything here happens before any upload and any money. What leaves has only what draws the picture, under a neutral
+name. With the imaging part (Pillow and pi-heif) a picture is decoded once, and drawn anew where it is turned, too
+large, of another format, or of a kind that programs show wrong; without it such a picture is refused, with what to do.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 from urllib.parse import unquote_to_bytes
 
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import confined
-from kling_mcp.media.headers import Format, Header, Malformed, inspect
-from kling_mcp.media.metadata import without_metadata
+from kling_mcp.media.headers import Format, Header, Incomplete, Malformed, inspect
+from kling_mcp.media.metadata import Drawing, drawing_only, plain_profile, with_profile
 from kling_mcp.media.optional import INSTALL_HINT, installed
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DATA_URI_BYTES",
+    "MAX_PIXELS",
     "NO_LIMITS",
     "Limits",
     "Picture",
@@ -39,13 +39,37 @@ __all__ = [
     "kind_of",
     "load",
     "prepare",
+    "read",
+    "unwrapped",
 ]
 
 MAX_DATA_URI_BYTES: Final = 10 * 1024 * 1024
-_MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+MAX_PIXELS: Final = 256_000_000
+"""Phones make 200 megapixels; a small file can claim any number."""
+
+_MAX_FILE_BYTES: Final = 128 * 1024 * 1024
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
-_DATA_URI: Final = re.compile(r"data:[a-z0-9.+/;=_ -]{0,200};base64,", re.IGNORECASE)
-_ENDINGS: Final[dict[Format, str]] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif", "avif": ".avif"}
+# RFC 2397; programs leave out its beginning, or write it twice.
+_DATA_URI: Final = re.compile(
+    r"data:[^,]{0,200}?(?P<base64>;\s*base64)?\s*,|(?:image/[a-z0-9.+-]{1,40};\s*)?base64\s*,", re.IGNORECASE
+)
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_=%\s\\-]+")
+# How the base64 of each format begins. What is as short as a path may be one.
+_BARE_BASE64: Final = re.compile(r"(?:/9j/|_9j_|\\/9j\\/|iVBORw0KGgo|R0lGOD|UklGR|AAAA[A-Za-z0-9+/_-]{2}Z0eXB)")
+_MIN_BARE_CHARACTERS: Final = 64
+# What programs, chats and notes put around an address.
+_WRAPPING: Final = {'"': '"', "'": "'", "`": "`", "<": ">", "\u201c": "\u201d", "\u2018": "\u2019", "«": "»"}
+_MARKDOWN: Final = re.compile(r"!?\[[^\]]*\]\(\s*<?(\S+?)>?(?:\s+[\"'][^)]*)?\s*\)")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=\S)")
+_ENDINGS: Final[dict[Format, str]] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif"}
+_FORMATS: Final = "JPEG, PNG, WebP, GIF, AVIF or HEIC"
+_BY_HAND: Final = "Open it in any picture program and save it as an ordinary JPEG, then give that"
+_HEIC_BY_HAND: Final = (
+    "Open it on the iPhone or Mac and export it as JPEG (in Preview: File, Export), or with ImageMagick: "
+    "magick picture.heic picture.jpg. An iPhone makes JPEG itself with Settings, Camera, Formats, Most Compatible"
+)
+
+_MAX_WRAPPED_CHARACTERS: Final = 16_384
 
 Source = Literal["url", "data", "job", "path"]
 
@@ -65,6 +89,16 @@ class Limits(Protocol):
 
     @property
     def min_height(self) -> int | None:
+        """Rows."""
+        ...
+
+    @property
+    def max_width(self) -> int | None:
+        """Pixels per row."""
+        ...
+
+    @property
+    def max_height(self) -> int | None:
         """Rows."""
         ...
 
@@ -94,6 +128,8 @@ class PictureLimits:
     min_aspect_ratio: float | Decimal | None = None
     max_aspect_ratio: float | Decimal | None = None
     formats: tuple[str, ...] | None = None
+    max_width: int | None = None
+    max_height: int | None = None
 
 
 NO_LIMITS: Final = PictureLimits()
@@ -107,7 +143,7 @@ class Picture:
     Args:
         data: The file.
         content_type: Such as ``image/jpeg``, from the bytes.
-        file_name: The name without the folder, with the ending that fits the bytes.
+        file_name: A name that says nothing about the owner, with the ending that fits the bytes.
         width: Pixels per row, as seen.
         height: Rows, as seen.
         sha256: Of *data*, in hexadecimal.
@@ -123,14 +159,29 @@ class Picture:
     changes: tuple[str, ...] = ()
 
 
+def unwrapped(source: str) -> str:
+    """*source* without the blanks, quotes, brackets and Markdown around it."""
+    source = source.strip()
+    if len(source) <= _MAX_WRAPPED_CHARACTERS and (link := _MARKDOWN.fullmatch(source)):
+        source = link[1]
+    while len(source) > 1 and _WRAPPING.get(source[0]) == source[-1]:
+        source = source[1:-1].strip()
+    return source
+
+
 def kind_of(source: str) -> Source:
-    """What a picture argument is: a web address, a ``data:`` URI, a job's last frame, or else a path."""
-    lower = source[:8].lower()
-    if lower.startswith(("http:", "https:")):
-        return "url"
-    if lower.startswith("data:"):
+    """What a picture argument is: a web address, a ``data:`` URI or base64, a job's address, or else a path."""
+    source = unwrapped(source)
+    if _DATA_URI.match(source[:300]) or source[:5].lower() == "data:":
         return "data"
-    return "job" if lower.startswith("kling:") else "path"
+    if _BARE_BASE64.match(source) and len(source) >= _MIN_BARE_CHARACTERS and _BASE64.fullmatch(source):
+        return "data"
+    scheme = match[0].lower() if (match := _SCHEME.match(source[:40])) else ""
+    if scheme == "kling:":
+        return "job"
+    if source[:4].lower() == "www.":
+        return "url"
+    return "path" if scheme in {"", "file:", "sandbox:"} else "url"
 
 
 def load(
@@ -140,6 +191,7 @@ def load(
     limits: Limits | None = None,
     field: str | None = None,
     pillow: bool | None = None,
+    heif: bool | None = None,
     forbidden: Iterable[bytes] = (),
 ) -> Picture:
     """
@@ -151,16 +203,31 @@ def load(
         limits: What the endpoint accepts.
         field: The argument it came in, for a refusal.
         pillow: Whether Pillow may be used; None finds out.
+        heif: The same of pi-heif.
         forbidden: Byte strings that must not leave this machine, such as the fal key.
 
     Raises:
         InputRefused: The place, the file or the picture breaks a rule.
     """
+    contents = read(source, folders=folders, field=field)
+    return prepare(
+        contents.data, contents.name, limits=limits, field=field, pillow=pillow, heif=heif, forbidden=forbidden
+    )
+
+
+def read(
+    source: str, *, folders: Iterable[Path | confined.AllowedFolder], field: str | None = None
+) -> confined.Contents:
+    """
+    The bytes of a path, a ``file://`` address or a ``data:`` URI, and a name for them.
+
+    Raises:
+        InputRefused: The place or the file breaks a rule.
+    """
+    source = unwrapped(source)
     if kind_of(source) == "data":
-        contents = confined.Contents("picture", _decoded(source, field))
-    else:
-        contents = confined.read(_path_of(source, field), folders, max_bytes=_MAX_FILE_BYTES, field=field)
-    return prepare(contents.data, contents.name, limits=limits, field=field, pillow=pillow, forbidden=forbidden)
+        return confined.Contents("the picture in the data: URI", _decoded(source, field))
+    return confined.read(_path_of(source, field), folders, max_bytes=_MAX_FILE_BYTES, field=field)
 
 
 def prepare(
@@ -170,6 +237,7 @@ def prepare(
     limits: Limits | None = None,
     field: str | None = None,
     pillow: bool | None = None,
+    heif: bool | None = None,
     forbidden: Iterable[bytes] = (),
 ) -> Picture:
     """
@@ -180,6 +248,7 @@ def prepare(
     """
     limits = limits or NO_LIMITS
     pillow = installed("PIL") if pillow is None else pillow
+    heif = pillow and (installed("pi_heif") if heif is None else heif)
     if _PRIVATE_KEY.search(data) or any(secret and secret in data for secret in forbidden):
         raise InputRefused(
             f"{file_name!r} has a key or another secret in it, and an uploaded file becomes a public link.",
@@ -188,44 +257,90 @@ def prepare(
         )
     try:
         header = inspect(data)
-        clean = without_metadata(data, header)
+        if header.width * header.height > MAX_PIXELS:
+            raise InputRefused(
+                f"{file_name!r} is {header.width} x {header.height} pixels; at most {MAX_PIXELS:,} in all are taken.",
+                "Give a smaller picture.",
+                field=field,
+            )
+        drawing = drawing_only(data, header)
+    except Incomplete:
+        raise InputRefused(
+            f"Not all of {file_name!r} is here, or it is damaged: its pixels end too early. Is it still downloading?",
+            "Once the whole file is there, the same call works; or give another picture.",
+            field=field,
+        ) from None
     except Malformed as error:
         raise InputRefused(
             f"{file_name!r} is not a picture that can be used: {error}.",
-            "Give a JPEG, PNG, WebP, GIF or AVIF file.",
+            f"Give a {_FORMATS} file; most picture programs can save what they show as JPEG.",
             field=field,
         ) from None
-    changes = _removals(header, changed=clean != data)
-    obstacles = _obstacles(clean, header, limits)
-    if obstacles and pillow:
+    changes = _removals(header, changed=drawing.data != data)
+    clean = drawing.data
+    if header.format == "heic" and not heif:
+        raise _needs_imaging(file_name, "is a HEIC picture", _HEIC_BY_HAND, field)
+    if pillow:
         from kling_mcp.media.imaging import redraw
 
-        redrawn = redraw(clean, header, limits, file_name=file_name, field=field)
-        clean, changes = redrawn.data, (*changes, *redrawn.changes)
-        header = inspect(clean)
-    elif header.format == "avif" and header.metadata:
-        raise InputRefused(
-            f"{file_name!r} is an AVIF file with metadata, which may say where it was taken and is not removed "
-            "without the optional imaging part.",
-            f"Save it as JPEG or PNG, or install the optional part: {INSTALL_HINT}",
-            field=field,
-        )
+        redrawn = redraw(drawing, header, limits, file_name=file_name, field=field)
+        if redrawn is not None:
+            clean, changes = redrawn.data, (*changes, *redrawn.changes)
+            header = inspect(clean)
+    else:
+        clean = _as_it_is(drawing, header, file_name, field)
     picture = Picture(
         data=clean,
         content_type=f"image/{header.format}",
-        file_name=PurePath(file_name).stem + _ENDINGS[header.format],
+        file_name=f"picture{_ENDINGS.get(header.format, '')}",
         width=header.width,
         height=header.height,
         sha256=hashlib.sha256(clean).hexdigest(),
         changes=changes,
     )
-    check(picture, limits, field=field, pillow=pillow)
+    check(picture, limits, field=field, pillow=pillow, name=file_name)
     return picture
 
 
-def check(picture: Picture, limits: Limits, *, field: str | None = None, pillow: bool = True) -> None:
+def _as_it_is(drawing: Drawing, header: Header, file_name: str, field: str | None) -> bytes:
     """
-    Compare *picture* with what the endpoint accepts.
+    The picture as a viewer shows it, without a decoder.
+
+    Raises:
+        InputRefused: fal.ai may show it otherwise.
+    """
+    profile = None
+    reason = drawing.unusual
+    try:
+        profile = plain_profile(drawing.profile) if drawing.profile else None
+    except Malformed as error:
+        reason = f"may come out in wrong colours: {error}"
+    if header.format == "avif":
+        reason = "is an AVIF picture, from which metadata cannot be removed without decoding it"
+    elif not drawing.ended:
+        reason = "has no end marker, so it cannot be told without decoding it whether all of it is here"
+    elif header.orientation != 1:
+        reason = "is stored turned or mirrored, and fal.ai may show it that way"
+    elif drawing.see_through:
+        reason = "is see-through in places, and fal.ai may show what is under them"
+    if reason is not None:
+        raise _needs_imaging(file_name, reason, _BY_HAND, field)
+    return drawing.data if profile is None else with_profile(drawing, header, profile)
+
+
+def _needs_imaging(file_name: str, reason: str, by_hand: str, field: str | None) -> InputRefused:
+    return InputRefused(
+        f"{file_name!r} {reason}. This program puts that right, but the part that decodes pictures is not installed.",
+        f"{by_hand}. Or the user installs that part: {INSTALL_HINT}",
+        field=field,
+    )
+
+
+def check(
+    picture: Picture, limits: Limits, *, field: str | None = None, pillow: bool = True, name: str | None = None
+) -> None:
+    """
+    Compare *picture* with what the endpoint accepts; *name* is what the caller knows it by.
 
     Raises:
         InputRefused: With the numbers, and what would work.
@@ -236,7 +351,7 @@ def check(picture: Picture, limits: Limits, *, field: str | None = None, pillow:
     what, mendable = rule
     hint = f" Pictures are converted and scaled down here once the optional part is installed: {INSTALL_HINT}"
     raise InputRefused(
-        f"{picture.file_name!r} {what}",
+        f"{(name or picture.file_name)!r} {what}",
         "Give a picture that keeps to this." + (hint if mendable and not pillow else ""),
         field=field,
     )
@@ -244,7 +359,7 @@ def check(picture: Picture, limits: Limits, *, field: str | None = None, pillow:
 
 def accepts(limits: Limits, name: str) -> bool:
     """Whether the endpoint takes pictures of the format *name*; its list may say ``jpg`` or ``image/jpeg`` for one."""
-    if limits.formats is None:
+    if not limits.formats:
         return True
     plain = {entry.lower().removeprefix("image/").removeprefix(".") for entry in limits.formats}
     return name in plain or (name == "jpeg" and "jpg" in plain)
@@ -254,7 +369,7 @@ def _rule_against(picture: Picture, limits: Limits) -> tuple[str, bool] | None:
     """The limit that *picture* breaks as the end of a sentence, and whether Pillow could mend it."""
     width, height, size = picture.width, picture.height, len(picture.data)
     name = picture.content_type.removeprefix("image/")
-    if limits.formats is not None and not accepts(limits, name):
+    if limits.formats and not accepts(limits, name):
         return f"is {name.upper()}; this model takes {', '.join(limits.formats)}.", True
     if limits.max_bytes is not None and size > limits.max_bytes:
         return f"has {size:,} bytes; this model takes at most {limits.max_bytes:,}.", True
@@ -263,6 +378,9 @@ def _rule_against(picture: Picture, limits: Limits) -> tuple[str, bool] | None:
     ):
         least = f"{limits.min_width or 1} x {limits.min_height or 1}"
         return f"is {width} x {height} pixels; this model takes at least {least}.", False
+    if width > (limits.max_width or width) or height > (limits.max_height or height):
+        most = f"{limits.max_width or 'any'} x {limits.max_height or 'any'}"
+        return f"is {width} x {height} pixels; this model takes at most {most}.", True
     ratio = width / height
     if (limits.min_aspect_ratio is not None and ratio < limits.min_aspect_ratio) or (
         limits.max_aspect_ratio is not None and ratio > limits.max_aspect_ratio
@@ -273,16 +391,6 @@ def _rule_against(picture: Picture, limits: Limits) -> tuple[str, bool] | None:
     return None
 
 
-def _obstacles(data: bytes, header: Header, limits: Limits) -> bool:
-    """Whether the picture has to be drawn anew to be used."""
-    return (
-        header.orientation != 1
-        or not accepts(limits, header.format)
-        or (limits.max_bytes is not None and len(data) > limits.max_bytes)
-        or (header.format == "avif" and header.metadata)
-    )
-
-
 def _removals(header: Header, *, changed: bool) -> tuple[str, ...]:
     if header.location:
         return ("the place where it was taken (GPS) and other metadata removed",)
@@ -290,27 +398,35 @@ def _removals(header: Header, *, changed: bool) -> tuple[str, ...]:
 
 
 def _decoded(source: str, field: str | None) -> bytes:
-    start = _DATA_URI.match(source)
-    if start is None:
-        raise InputRefused(
-            "The data: URI is not a base64 picture.", "Write it as data:image/png;base64,… .", field=field
-        )
+    payload, base64_coded = source, True
+    while start := _DATA_URI.match(payload[:300]):
+        base64_coded = start["base64"] is not None or start[0][:5].lower() != "data:"
+        payload = payload[start.end() :]
     # Four characters carry three bytes; what is longer need not be decoded to be too long.
-    if (len(source) - start.end()) * 3 // 4 > MAX_DATA_URI_BYTES + 3:
+    if len(payload) * 3 // 4 > MAX_DATA_URI_BYTES + 3 + payload.count("\n") * 2:
         raise _too_long(field)
-    payload = source[start.end() :]
-    try:
-        plain = unquote_to_bytes(payload) if "%" in payload else payload.encode("ascii")
-        data = base64.b64decode(b"".join(plain.split()), validate=True)
-    except (binascii.Error, UnicodeError):
+    data = _from_base64(payload) if base64_coded else unquote_to_bytes(payload)
+    if data is None or payload[:5].lower() == "data:":
         raise InputRefused(
             "The data: URI has characters in it that are not base64, or is cut off.",
-            "Give the whole picture as base64, or save it as a file and give the path.",
+            "Give the whole picture as data:image/png;base64,…, or save it as a file and give the path.",
             field=field,
-        ) from None
+        )
+    if not data:
+        raise InputRefused("The data: URI has no picture in it.", "Give the picture itself, or its path.", field=field)
     if len(data) > MAX_DATA_URI_BYTES:
         raise _too_long(field)
     return data
+
+
+def _from_base64(payload: str) -> bytes | None:
+    """The bytes, however they are cut into lines, escaped and padded (RFC 4648, both alphabets), or None."""
+    text = unquote_to_bytes(payload).decode("latin-1") if "%" in payload else payload
+    text = re.sub(r"\\[nrt]|\s", "", text).replace("\\/", "/").replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _too_long(field: str | None) -> InputRefused:
@@ -323,9 +439,10 @@ def _too_long(field: str | None) -> InputRefused:
 
 def _path_of(source: str, field: str | None, *, windows: bool = sys.platform == "win32") -> str:
     """The path in a ``file://`` address (RFC 8089), or *source* itself."""
-    if source[:7].lower() != "file://":
+    if source[:5].lower() != "file:":
         return source
-    rest = source[7:].removeprefix("localhost")
+    rest = source[5:]
+    rest = rest[2:].removeprefix("localhost") if rest.startswith("//") else rest
     try:
         path = unquote_to_bytes(rest).decode()
     except UnicodeDecodeError:
