@@ -277,11 +277,11 @@ def test_a_picture_of_too_many_bytes_is_scaled_down_or_refused_with_numbers() ->
 
 def test_a_large_png_becomes_a_jpeg_before_it_loses_pixels() -> None:
     data = encoded(noise((300, 200)), "PNG")
-    limits = PictureLimits(max_bytes=120_000)
+    limits = PictureLimits(max_bytes=170_000)
 
     picture = prepare(data, "cat.png", limits=limits, pillow=True)
     see_through = prepare(encoded(noise((300, 200), "RGBA"), "PNG"), "cat.png", limits=limits, pillow=True)
-    only_png = prepare(data, "cat.png", limits=PictureLimits(max_bytes=120_000, formats=("png",)), pillow=True)
+    only_png = prepare(data, "cat.png", limits=PictureLimits(max_bytes=170_000, formats=("png",)), pillow=True)
 
     assert (picture.content_type, picture.width) == ("image/jpeg", 300)
     assert picture.changes == ("converted from PNG to JPEG",)
