@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -56,11 +57,15 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 def _speak_utf8() -> None:
-    """Windows pipes default to a code page without the marks and bars that the commands print."""
+    """
+    Print everything, everywhere.
+
+    Windows pipes default to a code page without the marks and bars that the commands print; some paths are not Unicode.
+    """
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(encoding="utf-8")
+            reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _serve(settings: Settings) -> int:
@@ -78,10 +83,16 @@ def _serve(settings: Settings) -> int:
     async def serving() -> None:
         await serve(server, server.close)
 
-    anyio.run(serving)
-    # A thread that still reads standard input would keep the interpreter from ending.
-    sys.stderr.flush()
-    os._exit(0)
+    code = 1
+    try:
+        anyio.run(serving)
+        code = 0
+    except Exception:
+        logging.getLogger(__name__).exception("the server ended by a defect")
+    finally:
+        # A thread that still reads standard input, or a log that nobody reads, would keep the interpreter from ending.
+        logs.flush()
+        os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from kling_mcp.texts import showable
+
 __all__ = [
     "AccountLocked",
     "Billed",
@@ -81,6 +83,8 @@ class KlingError(Exception):
         billed: Billed = "no",
         job_id: str | None = None,
     ) -> None:
+        # Some name a file, and the names of files need not be Unicode.
+        what, next_step = showable(what), showable(next_step)
         super().__init__(f"{self.code}: {what} {_MONEY[billed]} {next_step}")
         self.what = what
         self.next_step = next_step

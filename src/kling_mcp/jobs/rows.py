@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -35,13 +36,17 @@ from kling_mcp.jobs.job import (
     Trouble,
     Withdrawn,
 )
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kling_mcp.jobs.job import Event, Step
 
-__all__ = ["JOB", "NOTE", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "two_rows"]
+__all__ = ["JOB", "NOTE", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "text_of_path", "two_rows"]
+
+_BYTES: Final = "bytes:"
+"""Before the bytes of a path that is not Unicode; every path in a row is absolute, so none begins like this."""
 
 JOB: Final = (
     "seq",
@@ -96,6 +101,20 @@ def seal_of(values: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()
 
 
+def text_of_path(path: str | None) -> str | None:
+    """*path* as it stands in a row, also where it is not Unicode; see `path_of_text`."""
+    if path is None or showable(path) == path:
+        return path
+    return _BYTES + os.fsencode(path).hex()
+
+
+def path_of_text(text: str | None) -> str | None:
+    """The path that a row holds."""
+    if text is None or not text.startswith(_BYTES):
+        return text
+    return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES)))
+
+
 def text_of(value: object) -> str:
     """A value as it stands in a paper."""
     return json.dumps(value, sort_keys=True)
@@ -134,7 +153,8 @@ def job_of(row: Sequence[Any], *, sealed: bool = True) -> Job:
             fault=None if fault is None else Fault(**fault, again=again),
             trouble=None if trouble[0] is None else Trouble(*trouble),
             warnings=tuple(json.loads(papers["warnings"])),
-            **{name: values[name] for name in _AS_THEY_ARE if name != "cancel_requested"},
+            **{name: values[name] for name in _AS_THEY_ARE - {"cancel_requested", "saved_to"}},
+            saved_to=path_of_text(values["saved_to"]),
             cancel_requested=bool(values["cancel_requested"]),
         )
     except (ValueError, TypeError, KeyError) as error:

@@ -25,7 +25,19 @@ from kling_mcp.jobs.job import OPEN, Accepted, CancelledAtFal, Failed, IllegalTr
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Found, Known, Reservation, Upload
 from kling_mcp.jobs.migrations import MIGRATIONS, migrate
 from kling_mcp.jobs.owners import exclusive
-from kling_mcp.jobs.rows import JOB, NOTE, PAPER, DamagedRowError, changes_of, job_of, seal_of, text_of, two_rows
+from kling_mcp.jobs.rows import (
+    JOB,
+    NOTE,
+    PAPER,
+    DamagedRowError,
+    changes_of,
+    job_of,
+    seal_of,
+    text_of,
+    text_of_path,
+    two_rows,
+)
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -351,7 +363,12 @@ class SqliteLedger:
         with self._writing() as db:
             job = self._row(db, job_id)
             if path is not None or job.saved_to is None:
-                noted = {"saved_to": path, "save_trouble": trouble, "busy": 1 if again else 0, "updated_ms": now_ms}
+                noted = {
+                    "saved_to": text_of_path(path),
+                    "save_trouble": showable(trouble),
+                    "busy": 1 if again else 0,
+                    "updated_ms": now_ms,
+                }
                 self._update(db, job.seq, noted, {})
             return self._row(db, job_id)
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import Catalog, load
-from kling_mcp.errors import Internal, KlingError, LedgerUnavailable
+from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.studio import Studio
 from kling_mcp.server import prompts, resources, results, tasks
@@ -35,6 +35,7 @@ from kling_mcp.server.patience import Patience
 from kling_mcp.server.tools import TOOLS, Call, definitions
 from kling_mcp.server.ui import page
 from kling_mcp.settings import FalHosts, Secret, Settings
+from kling_mcp.texts import showable, unencodable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
@@ -191,7 +192,7 @@ def build(
         _NAME,
         version=__version__,
         title="Kling Video",
-        instructions=instructions(settings),
+        instructions=showable(instructions(settings)),
         website_url="https://github.com/kling-mcp/kling-mcp",
         lifespan=lifespan,
         cache_hints={
@@ -271,6 +272,13 @@ async def _call_tool(
     if tool is None:
         raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
     try:
+        if (where := unencodable(params.arguments)) is not None:
+            raise InvalidArguments(
+                f"The text of {where} is not Unicode: it holds half a character (such as half an emoji), or bytes that "
+                "are not UTF-8.",
+                "Send it again with whole characters.",
+                field=where,
+            )
         answer: Any = await tool.run(Call(app, ctx, params, app.patience()))
     except KlingError as error:
         return results.refusal(error)

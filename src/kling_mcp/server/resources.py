@@ -14,6 +14,7 @@ from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownM
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.server import models, prompts, results
 from kling_mcp.server.ui import page as job_page
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,7 +185,7 @@ def _fixed() -> list[t.Resource]:
 
 
 def _json(uri: str, data: dict[str, Any], ttl_ms: int) -> t.ReadResourceResult:
-    text = json.dumps(data, ensure_ascii=False)
+    text = json.dumps(showable(data), ensure_ascii=False)
     contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
     # How long a client may keep it: a finished job does not change any more.
     return t.ReadResourceResult(contents=[contents], ttl_ms=ttl_ms, cache_scope="private")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import mcp_types as t
 
 from kling_mcp.jobs.budget import dollars
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def cents(amount: Decimal) -> str:
 def job_view(job: Job, now_ms: int) -> Json:
     """A job as everybody sees it."""
     intent = job.intent
-    return {
+    view = {
         "job_id": job.job_id,
         "state": job.state,
         "model": intent.model,
@@ -92,6 +93,7 @@ def job_view(job: Job, now_ms: int) -> Json:
         "resource": job_uri(job.job_id),
         "next_step": _next_step(job),
     }
+    return showable(view)
 
 
 def jobs_view(jobs: Sequence[Job], now_ms: int, limit: int) -> tuple[Json, str]:
@@ -129,6 +131,7 @@ def spend_view(days: Sequence[DaySpend], job_limit: Decimal, day_limit: Decimal)
 
 def result(headline: str, data: Json, *links: t.ContentBlock) -> t.CallToolResult:
     """*data* twice, as structure and as text behind a *headline*, and *links*."""
+    headline, data = showable(headline), showable(data)
     text = f"{headline}\n{json.dumps(data, ensure_ascii=False)}"
     return t.CallToolResult(content=[t.TextContent(type="text", text=text), *links], structured_content=data)
 

@@ -4,6 +4,8 @@ Standard input and output, in whichever protocol era the client speaks, until it
 Everything that reaches into undocumented modules of the SDK is in this file,
 and `tests/server/test_stdio.py` fails loudly when an upgrade moves them.
 
+* The SDK gives no answer to a line that it cannot read, and writes nothing more
+  after an answer that it cannot encode. So lines are read and written here.
 * The SDK locks a connection to the era of its first request. Claude Code and
   Copilot CLI probe with `server/discover` and then `initialize`, which the
   specification allows (2026-07-28, basic/versioning). So probes are answered
@@ -19,26 +21,32 @@ and `tests/server/test_stdio.py` fails loudly when an upgrade moves them.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import anyio
+import anyio.to_thread
 import mcp_types as t
+from mcp.os.win32.utilities import rebind_std_handle_to_fd
 from mcp.server.connection import Connection
 from mcp.server.runner import serve_dual_era_loop, serve_one
-from mcp.server.stdio import stdio_server
 from mcp.shared._context_streams import create_context_streams
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
 from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
 
+from kling_mcp import logs
+from kling_mcp.server.frames import Frame, read_frame, too_long
+from kling_mcp.texts import showable
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from mcp.server.lowlevel.server import Server
     from mcp.shared._stream_protocols import ReadStream, WriteStream
@@ -48,8 +56,15 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 
 _PARENT_CHECK_SECONDS: Final = 2.0
-_LEAVE_WITHIN_SECONDS: Final = 1.8
+_LEAVE_WITHIN_SECONDS: Final = 1.5
 """Hosts kill two seconds after they have closed standard input."""
+
+_WAITING: Final = (
+    "kling-mcp waits for an MCP client on standard input: an assistant starts it by itself. "
+    "Ctrl-C ends it; `kling-mcp demo` shows what it does, `kling-mcp doctor` checks the settings.\n"
+)
+_LONGEST_LINE_BYTES: Final = 128 * 2**20
+_PIECE_BYTES: Final = 2**20
 
 
 async def serve(server: Server[Any], close: Callable[[], Awaitable[None]]) -> None:
@@ -60,18 +75,35 @@ async def serve(server: Server[Any], close: Callable[[], Awaitable[None]]) -> No
         close: Brings work to an end within two seconds; after a signal, calls are still answered meanwhile.
     """
     with _Leaving() as leaving:
-        async with stdio_server() as (read, write):
-            async with server.lifespan(server) as state:
-                await _converse(server, read, write, state, close, leaving)
+        source = os.fdopen(_take(0, os.open(os.devnull, os.O_RDONLY)), "rb")
+        sink = _take(1, os.dup(2))
+        if source.isatty():
+            sys.stderr.write(_WAITING)
+        out, to_write = create_context_streams[SessionMessage | bytes](0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_write, to_write, sink)
+            async with out, server.lifespan(server) as state:
+                await _converse(server, source, out, state, close, leaving)
             if leaving.by_signal:
-                sys.stderr.flush()
+                logs.flush()
                 os._exit(0)
+
+
+def _take(number: int, instead: int) -> int:
+    """A descriptor of our own for a standard stream; what others read or write there goes *instead*."""
+    own = os.dup(number)
+    os.dup2(instead, number)
+    os.close(instead)
+    if sys.platform == "win32":
+        with contextlib.suppress(OSError):
+            rebind_std_handle_to_fd(number)
+    return own
 
 
 async def _converse(
     server: Server[Any],
-    read: ReadStream[SessionMessage | Exception],
-    write: WriteStream[SessionMessage],
+    source: BinaryIO,
+    write: WriteStream[Any],
     state: object,
     close: Callable[[], Awaitable[None]],
     leaving: _Leaving,
@@ -79,17 +111,16 @@ async def _converse(
     send, replay = create_context_streams[SessionMessage | Exception](0)
 
     async def pump() -> None:
-        """Answer probes until the first request that is none, and pass everything else on."""
+        """Answer probes until the first request that is none, refuse what cannot be read, pass everything else on."""
         probing = True
         async with send:
-            async for item in read:
-                request = item.message if isinstance(item, SessionMessage) else None
-                if probing and isinstance(request, t.JSONRPCRequest):
-                    probing = _is_probe(request)
+            async for message in _messages(source, write):
+                if probing and isinstance(message, t.JSONRPCRequest):
+                    probing = _is_probe(message)
                     if probing:
-                        await write.send(SessionMessage(await _answer(server, request, state)))
+                        await write.send(SessionMessage(await _answer(server, message, state)))
                         continue
-                await send.send(item)
+                await send.send(SessionMessage(message))
 
     async with anyio.create_task_group() as tasks:
 
@@ -137,8 +168,71 @@ class _Leaving:
     @staticmethod
     def _give_up() -> None:
         log.warning("leaving although something is still under way")
-        sys.stderr.flush()
+        logs.flush()
         os._exit(0)
+
+
+# ---- lines
+
+
+async def _messages(source: BinaryIO, write: WriteStream[Any]) -> AsyncGenerator[t.JSONRPCMessage]:
+    """What the client sends; what is wrong with it is answered and logged here."""
+    # A thread of its own: all others may wait for a disk that does not answer.
+    reading = anyio.CapacityLimiter(1)
+    number = 0
+    while (frame := await anyio.to_thread.run_sync(_next, source, abandon_on_cancel=True, limiter=reading)) is not None:
+        number += 1
+        if frame.remark:
+            log.warning("a message holds a bad text", extra={"line": number, "why": frame.remark})
+        for fault in frame.faults:
+            log.warning("a line was refused", extra={"line": number, "id": (fault.id or "")[:60], "why": fault.why})
+            if (answer := fault.line()) is not None:
+                await write.send(answer)
+        if frame.message is not None:
+            yield frame.message
+
+
+def _next(source: BinaryIO) -> Frame | None:
+    """What the next line is; None at the end."""
+    line = source.readline(_LONGEST_LINE_BYTES)
+    if not line:
+        return None
+    if line.endswith(b"\n") or len(line) < _LONGEST_LINE_BYTES:
+        return read_frame(line)
+    start, end = line[:_PIECE_BYTES], line[-_PIECE_BYTES:]
+    while not end.endswith(b"\n") and (more := source.readline(_PIECE_BYTES)):
+        end = end[-1000:] + more
+    return too_long(start, end, _LONGEST_LINE_BYTES)
+
+
+async def _write(messages: ReadStream[SessionMessage | bytes], sink: int) -> None:
+    writing = anyio.CapacityLimiter(1)
+    async with messages:
+        async for message in messages:
+            line = message if isinstance(message, bytes) else _encoded(message.message)
+            try:
+                await anyio.to_thread.run_sync(_write_whole, sink, line + b"\n", limiter=writing)
+            except OSError as error:
+                # Jobs go on until standard input ends too.
+                log.warning("an answer could not be written", extra={"why": str(error)})
+
+
+def _encoded(message: t.JSONRPCMessage) -> bytes:
+    try:
+        return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+    except ValueError:
+        # A text in it cannot be encoded. One strange answer is better than none ever after.
+        log.warning("an answer held a bad text", exc_info=True)
+        whole = message.model_dump(by_alias=True, exclude_unset=True)
+        return json.dumps(showable(whole), ensure_ascii=False, default=str).encode()
+
+
+def _write_whole(sink: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(sink, line) :]
+
+
+# ---- probes
 
 
 def _is_probe(request: t.JSONRPCRequest) -> bool:

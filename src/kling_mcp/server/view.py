@@ -19,6 +19,7 @@ from kling_mcp.jobs.job import ENDED
 from kling_mcp.server import schemas
 from kling_mcp.server.arguments import read
 from kling_mcp.server.storyboard import storyboard
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from kling_mcp.jobs.job import Job
@@ -73,7 +74,7 @@ async def view(call: Call) -> t.CallToolResult:
     sheet = await anyio.to_thread.run_sync(contact_sheet, Path(saved_to), frames, labels)
     return t.CallToolResult(
         content=[
-            t.TextContent(type="text", text=_caption(job, frames, shots)),
+            t.TextContent(type="text", text=showable(_caption(job, frames, shots))),
             t.ImageContent(type="image", data=base64.b64encode(sheet).decode(), mime_type="image/jpeg"),
         ]
     )
