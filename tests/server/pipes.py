@@ -77,12 +77,14 @@ class Pipe:
 
 
 @asynccontextmanager
-async def piped(tmp_path: Path, command: Sequence[str] = SERVER, **environment: str) -> AsyncGenerator[Pipe]:
-    """A server on a pipe; what it logs goes to the file ``log`` in *tmp_path*."""
+async def piped(
+    tmp_path: Path, command: Sequence[str] = SERVER, *, log: int | None = None, **environment: str
+) -> AsyncGenerator[Pipe]:
+    """A server on a pipe; what it logs goes to the descriptor *log*, or to the file ``log`` in *tmp_path*."""
     whole = {**os.environ, "KLING_MCP_DATA_DIR": str(tmp_path / "state"), **environment}
-    with (tmp_path / "log").open("wb") as log:
+    with (tmp_path / "log").open("wb") as file:
         async with await anyio.open_process(
-            [*command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=whole
+            [*command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file if log is None else log, env=whole
         ) as process:
             try:
                 yield Pipe(process)

@@ -7,18 +7,23 @@ first when an upgrade of the SDK moves what `server/stdio.py` reaches into.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import inspect
 import json
+import os
 import random
+import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from tests.server.hosts import ERAS, NEWER, OLDER
-from tests.server.pipes import greeting, modern, piped
+from kling_mcp.simulator.faults import Answer
+from tests.server.hosts import ERAS, NEWER, OLDER, SHORT, house
+from tests.server.pipes import SERVER, greeting, modern, piped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +120,7 @@ async def test_what_the_sdk_does_not_document_is_where_it_was() -> None:
 
     See docs/sdk.md for what to do when this fails.
     """
+    from mcp.os.win32.utilities import rebind_std_handle_to_fd
     from mcp.server.connection import Connection
     from mcp.server.runner import serve_dual_era_loop, serve_one
     from mcp.shared._context_streams import create_context_streams
@@ -142,6 +148,7 @@ async def test_what_the_sdk_does_not_document_is_where_it_was() -> None:
     assert not isinstance(route, InboundLadderRejection)
     assert route.protocol_version == NEWER
     assert isinstance(classify_inbound_request({"method": "server/discover", "params": {}}), InboundLadderRejection)
+    assert [*inspect.signature(rebind_std_handle_to_fd).parameters] == ["fd"]
     assert TransportContext(kind="stdio", can_send_request=False).kind == "stdio"
     assert issubclass(NoBackChannelError, Exception)
 
@@ -306,3 +313,160 @@ async def _write_all(pipe: Pipe, lines: Iterator[bytes]) -> None:
     await pipe.send(
         "ping" if pipe.heard[0]["result"].get("protocolVersion") else "server/discover", modern(), "all written"
     )
+
+
+# ---- a log that nobody reads
+
+_SCALED = """
+import os, sys, time
+from dataclasses import replace
+import anyio
+from kling_mcp import cli, logs
+from kling_mcp.jobs.world import World
+from kling_mcp.server import app
+from kling_mcp.settings import Settings
+
+SCALE = float(os.environ["SCALE"])
+began = time.time()
+
+def now_ms():
+    return int((began + (time.time() - began) * SCALE) * 1000)
+
+async def sleep(seconds):
+    print("stray text, printed", flush=True)
+    sys.stderr.write("stray text, on standard error" * 20)
+    await anyio.sleep(seconds / SCALE)
+
+world = replace(World(), now_ms=now_ms, sleep=sleep)
+build = app.build
+app.build = lambda settings: build(settings, world=world)
+cli.run([])
+"""
+SCALE = 300
+OUTAGE_SECONDS = 600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the size of a pipe cannot be set, and there are no signals")
+@pytest.mark.parametrize("end", ["end of file", "SIGTERM"])
+async def test_a_host_that_never_reads_the_log_loses_nothing_through_an_outage(end: str, tmp_path: Path) -> None:
+    """
+    Standard error is full from the start: whoever writes to it waits for ever. fal is away for ten minutes of the
+    server's clock, in which calls are answered; then all videos are saved, and the server leaves when it is told to.
+    """
+    import fcntl
+
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, getattr(fcntl, "F_SETPIPE_SZ", 1031), 4096)
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x")
+    os.set_blocking(writing, True)
+
+    async with house(tmp_path, "stdio", KLING_MCP_LOG_LEVEL="DEBUG", SCALE=str(SCALE)) as it:  # noqa: SIM117
+        async with piped(tmp_path, [sys.executable, "-c", _SCALED], log=writing, **it.environment) as pipe:
+            await pipe.ask("initialize", greeting())
+            await pipe.send("notifications/initialized")
+            it.simulator.faults.add("status", Answer(503), times=None)
+            jobs: list[str] = []
+            for take in (1, 2, 3):
+                call = {"name": "image_to_video", "arguments": {**SHORT, "take": take, "wait_seconds": 0}}
+                jobs.append(
+                    (await pipe.ask("tools/call", call, f"job {take}"))["result"]["structuredContent"]["job_id"]
+                )
+            over = anyio.current_time() + OUTAGE_SECONDS / SCALE
+            while anyio.current_time() < over:
+                await pipe.write(b"{ not JSON")
+                assert (await pipe.ask("tools/list", {}, "listed"))["result"]["tools"]
+                look = {"name": "get_job", "arguments": {"job_id": jobs[0], "wait_seconds": 0}}
+                assert not (await pipe.ask("tools/call", look, "looked"))["result"]["isError"]
+            it.simulator.faults.clear()
+            for job_id in jobs:
+                saved = None
+                while not saved:
+                    look = {"name": "get_job", "arguments": {"job_id": job_id, "wait_seconds": 1}}
+                    job = (await pipe.ask("tools/call", look, "waits"))["result"]["structuredContent"]
+                    saved = job["state"] == "completed" and job["video"]["saved_to"]
+                assert (await anyio.Path(saved).stat()).st_size == job["video"]["file_size"]
+            if end == "SIGTERM":
+                pipe.process.send_signal(signal.SIGTERM)
+                with anyio.fail_after(10):
+                    assert await pipe.process.wait() == 0
+            else:
+                assert await pipe.end() == 0
+    os.close(writing)
+    assert os.read(reading, 8192) == b"x" * 4096
+    os.close(reading)
+
+
+# ---- names that are not Unicode
+
+
+@pytest.mark.skipif(sys.platform in {"win32", "darwin"}, reason="every file name is Unicode there")
+async def test_a_whole_job_works_in_folders_whose_names_are_not_unicode(tmp_path: Path) -> None:
+    """
+    Every place that shows a path shows it, the next job starts from the saved video, and the commands print it.
+    """
+    home = tmp_path / os.fsdecode(b"caf\xe9")
+    (home / "in").mkdir(parents=True)
+    folders = {
+        "KLING_MCP_DATA_DIR": str(home / "state"),
+        "KLING_MCP_OUTPUT_DIR": str(home / "videos"),
+        "KLING_MCP_INPUT_DIRS": f"{home / 'in'}{os.pathsep}{home / 'videos'}",
+        "KLING_MCP_BACKEND": "simulator",
+        "KLING_MCP_SIMULATOR_SPEED": "200",
+        "KLING_MCP_POLL_SECONDS": "0.05",
+    }
+    async with piped(tmp_path, **folders) as pipe:
+
+        async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+            return (await pipe.ask("tools/call", {"name": tool, "arguments": arguments}, tool))["result"]
+
+        greeted = await pipe.ask("initialize", greeting())
+        await pipe.send("notifications/initialized")
+        outside = await call("image_to_video", image="/nowhere/fox.png", prompt="x")
+        started = await call("image_to_video", image="https://pictures.example.com/fox.png", prompt="x", duration=3)
+        job_id = started["structuredContent"]["job_id"]
+        saved = None
+        while not saved:
+            job = (await call("get_job", job_id=job_id, wait_seconds=5))["structuredContent"]
+            assert not job["warnings"]
+            saved = job["state"] == "completed" and job["video"]["saved_to"]
+        listed = await call("list_jobs")
+        seen = await call("view_video", job_id=job_id)
+        read = await pipe.ask("resources/read", {"uri": f"kling://jobs/{job_id}"}, "read")
+        again = await call("image_to_video", image=f"kling://jobs/{job_id}/last-frame", prompt="on", duration=3)
+        assert await pipe.end() == 0
+
+    assert "instructions" in greeted["result"]
+    assert outside["_meta"]["kling-mcp/error"]["code"] == "input_refused"
+    assert saved.startswith(f"{tmp_path}/caf\\xe9/videos/")
+    assert (home / "videos" / saved.rpartition("/")[2]).stat().st_size == job["video"]["file_size"]
+    assert listed["structuredContent"]["jobs"]
+    assert not seen["isError"]
+    assert job_id in read["result"]["contents"][0]["text"]
+    assert not again["isError"]
+    for command in ("doctor", "jobs"):
+        done = await anyio.run_process([*SERVER, command], env={**os.environ, **folders}, check=False)
+        assert done.stderr == b""
+        assert b"caf\\udce9" in done.stdout
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no terminal to open")
+async def test_on_a_terminal_one_line_says_what_the_server_waits_for() -> None:
+    """
+    Somebody tried what the README tells a host to start.
+    """
+    import pty
+
+    outer, inner = pty.openpty()
+    process = await anyio.open_process(SERVER, stdin=inner, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    with anyio.fail_after(30):
+        said = await process.stderr.receive()
+        os.close(inner)
+        os.close(outer)
+        assert await process.wait() == 0
+    assert said.startswith(b"kling-mcp waits for an MCP client on standard input")
+    assert said.count(b"\n") == 1

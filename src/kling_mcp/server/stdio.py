@@ -194,7 +194,11 @@ async def _messages(source: BinaryIO, write: WriteStream[Any]) -> AsyncGenerator
 
 def _next(source: BinaryIO) -> Frame | None:
     """What the next line is; None at the end."""
-    line = source.readline(_LONGEST_LINE_BYTES)
+    try:
+        line = source.readline(_LONGEST_LINE_BYTES)
+    except OSError:
+        # A terminal that was closed.
+        line = b""
     if not line:
         return None
     if line.endswith(b"\n") or len(line) < _LONGEST_LINE_BYTES:

@@ -167,7 +167,7 @@ def serve(environment: Mapping[str, str], options: Mapping[str, Any]) -> None:
         await serve(server, server.close)
 
     anyio.run(serving)
-    sys.stderr.flush()
+    logs.flush()
     os._exit(0)
 
 
