@@ -43,7 +43,18 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Event, Step
 
-__all__ = ["JOB", "NOTE", "PAPER", "DamagedRowError", "changes_of", "job_of", "seal_of", "text_of", "text_of_path", "two_rows"]
+__all__ = [
+    "JOB",
+    "NOTE",
+    "PAPER",
+    "DamagedRowError",
+    "changes_of",
+    "job_of",
+    "seal_of",
+    "text_of",
+    "text_of_path",
+    "two_rows",
+]
 
 _BYTES: Final = "bytes:"
 """Before the bytes of a path that is not Unicode; every path in a row is absolute, so none begins like this."""
