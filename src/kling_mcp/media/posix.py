@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["FolderHandle", "NameTaken", "open_inside", "owned_by_us"]
+__all__ = ["FolderHandle", "NameTaken", "list_inside", "open_inside", "owned_by_us"]
 
 # O_PATH where there is one: walking through a folder needs leave to search it, not to list it.
 _FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,6 +49,24 @@ def open_inside(folder: Path, names: Sequence[str]) -> int:
         return os.open(names[-1], os.O_RDONLY | _FILE, dir_fd=last)
     finally:
         os.close(last)
+
+
+def list_inside(folder: Path, names: Sequence[str]) -> list[str]:
+    """
+    The names in the folder *names* below *folder*.
+
+    Raises:
+        OSError: A component is missing, is a link, or may not be listed.
+    """
+    step = _descend(folder, names)
+    try:
+        listed = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=step)
+    finally:
+        os.close(step)
+    try:
+        return os.listdir(listed)  # noqa: PTH208 - of a handle
+    finally:
+        os.close(listed)
 
 
 def owned_by_us(status: os.stat_result) -> bool:

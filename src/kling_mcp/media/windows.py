@@ -34,11 +34,15 @@ class NameTaken(OSError):
 if sys.platform == "win32":  # pragma: no cover - needs Windows
     import msvcrt
 
-    __all__ = ["FolderHandle", "NameTaken", "open_inside", "owned_by_us"]
+    __all__ = ["FolderHandle", "NameTaken", "list_inside", "open_inside", "owned_by_us"]
 
     def open_inside(folder: Path, names: Sequence[str]) -> int:
         """Open the file *names* below *folder* for reading; the caller closes the descriptor."""
         return _open_exactly(folder.joinpath(*names), os.O_RDONLY)
+
+    def list_inside(folder: Path, names: Sequence[str]) -> list[str]:
+        """The names in the folder *names* below *folder*."""
+        return [entry.name for entry in folder.joinpath(*names).iterdir()]
 
     def owned_by_us(status: os.stat_result) -> bool:
         """Whether the file is ours: Windows' access lists decide, and the open has succeeded."""
