@@ -58,10 +58,14 @@ def plain(size: tuple[int, int], colours: Sequence[tuple[int, int, int]] = COLOU
     return [Image.new("RGB", size, colour) for colour in colours]
 
 
-def shown(data: bytes) -> Image.Image:
+def shown(data: bytes, kind: str = "JPEG") -> Image.Image:
     image = Image.open(io.BytesIO(data))
-    assert image.format == "JPEG"
+    assert image.format == kind
     return image
+
+
+def last(video: Path) -> Image.Image:
+    return shown(last_frame(video), "PNG")
 
 
 def alike(one: object, other: tuple[int, int, int]) -> bool:
@@ -155,7 +159,7 @@ def test_another_number_of_frames_is_a_defect_of_the_caller(four_colours: Path, 
 
 
 def test_the_last_frame_has_full_size_and_the_last_colour(four_colours: Path) -> None:
-    frame = shown(last_frame(four_colours))
+    frame = last(four_colours)
 
     assert frame.size == (320, 180)
     assert alike(frame.getpixel((160, 90)), COLOURS[-1])
@@ -169,7 +173,7 @@ def test_hd_video_keeps_its_colours_with_and_without_a_tag(tmp_path: Path, tagge
     with av.open(str(video)) as container:
         assert next(container.decode(video=0)).colorspace == (BT709 if tagged else UNTAGGED)
 
-    assert alike(shown(last_frame(video)).getpixel((640, 360)), orange)
+    assert alike(last(video).getpixel((640, 360)), orange)
 
 
 def test_a_title_that_is_no_text_spoils_no_video(tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_a_title_that_is_no_text_spoils_no_video(tmp_path: Path) -> None:
     assert whole.count(b"a title") == 1
     video.write_bytes(whole.replace(b"a title", b"\xff\xfe\xff\xfe\xff\xfe\xff"))
 
-    assert shown(last_frame(video)).size == (320, 180)
+    assert last(video).size == (320, 180)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9])

@@ -188,7 +188,7 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         assert (await read("kling://spend"))["today"]["spent_usd"] == job["cost"]["actual_usd"]
         (frame,) = (await client.read_resource(f"{job['resource']}/last-frame")).contents
         assert isinstance(frame, t.BlobResourceContents)
-        assert frame.mime_type == "image/jpeg"
+        assert frame.mime_type == "image/png"
 
         missing = t.INVALID_PARAMS if era == NEWER else -32002
         for uri in ("kling://jobs/kj_nobody", "kling://models/o9", "kling://nothing", "file:///etc/passwd"):

@@ -196,7 +196,7 @@ class Studio:
 
     async def last_frame(self, job_id: str) -> bytes:
         """
-        The last frame of a job's video as JPEG.
+        The last frame of a job's video as PNG.
 
         Raises:
             UnknownJob: No such job, or none with a saved video.

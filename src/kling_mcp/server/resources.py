@@ -48,7 +48,7 @@ TEMPLATES: Final = (
         "last-frame",
         "Last frame",
         "The last frame of a finished video, to look at or to continue from.",
-        "image/jpeg",
+        "image/png",
     ),
 )
 
@@ -133,7 +133,7 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         import base64
 
         blob = base64.b64encode(await app.studio.last_frame(match[1])).decode()
-        contents = t.BlobResourceContents(uri=uri, mime_type="image/jpeg", blob=blob)
+        contents = t.BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)
         return t.ReadResourceResult(contents=[contents], ttl_ms=_LONG_MS, cache_scope="private")
     raise _not_found(ctx, uri)
 
