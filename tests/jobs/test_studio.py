@@ -440,7 +440,7 @@ async def test_a_job_of_shots_that_continues_an_earlier_one_is_named_by_its_firs
 
     assert second.saved_to is not None
     assert "gulls" in second.saved_to
-    assert frame.startswith(b"\xff\xd8")
+    assert frame.startswith(b"\x89PNG")
 
 
 async def test_shots_that_come_as_text_are_recorded_as_shots(place: Place) -> None:
