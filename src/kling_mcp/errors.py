@@ -72,6 +72,8 @@ class KlingError(Exception):
     """
 
     code: ClassVar[str] = "internal"
+    about_money: ClassVar[bool] = True
+    """Whether it could be read as news of a job that was paid for."""
 
     def __init__(
         self,
@@ -85,13 +87,23 @@ class KlingError(Exception):
     ) -> None:
         # Some name a file, and the names of files need not be Unicode.
         what, next_step = showable(what), showable(next_step)
-        super().__init__(f"{self.code}: {what} {_MONEY[billed]} {next_step}")
         self.what = what
         self.next_step = next_step
         self.field = field
         self.allowed = allowed
         self.billed: Billed = billed
         self.job_id = job_id
+        super().__init__(self.told())
+
+    def told(self, *, money: bool = True) -> str:
+        """
+        What a caller reads.
+
+        Args:
+            money: Whether the call could have cost money.
+        """
+        moved = f"{_MONEY[self.billed]} " if money and self.about_money else ""
+        return f"{self.code}: {self.what} {moved}{self.next_step}"
 
 
 class InvalidArguments(KlingError):
@@ -110,6 +122,7 @@ class UnknownJob(KlingError):
     """No job with that id was started here."""
 
     code = "unknown_job"
+    about_money = False
 
     def __init__(self, job_id: str) -> None:
         super().__init__(

@@ -68,18 +68,18 @@ def of_status(status: int) -> Meaning:
 # Both generations of pydantic name dozens of ways in which a value is wrong.
 _ABOUT_A_VALUE: Final = re.compile(r"(value_error|type_error)(\.[a-z_.]{1,60})?|[a-z]{1,20}_(type|parsing)")
 
-_ANOTHER_TAKE: Final = "If another attempt is wanted, the same call with the next take number makes a new job."
+_ANOTHER_TIME: Final = "The same request may work at another time."
 _OTHER_PICTURE: Final = "Use another picture."
 _OTHER_VALUE: Final = "list_models shows what the model accepts."
 _AT_FAL: Final = "The user can see the request at https://fal.ai/dashboard/requests."
 
 
 def _of_queue(name: str, sentence: str) -> Meaning:
-    return Meaning(name, sentence, _ANOTHER_TAKE, retryable=True, code="fal_unreachable", billed_at_the_end="no")
+    return Meaning(name, sentence, _ANOTHER_TIME, retryable=True, code="fal_unreachable", billed_at_the_end="no")
 
 
 def _of_model(name: str, sentence: str) -> Meaning:
-    return Meaning(name, sentence, _ANOTHER_TAKE, retryable=True, billed_at_the_end="no")
+    return Meaning(name, sentence, _ANOTHER_TIME, retryable=True, billed_at_the_end="no")
 
 
 _KNOWN: Final = (
@@ -91,12 +91,12 @@ _KNOWN: Final = (
     Meaning(
         "content_policy_violation",
         "The content check refused the prompt or a picture.",
-        "Change the wording or the picture; the same request would be refused again.",
+        "Change the prompt or the picture; the same request would be refused again.",
     ),
     Meaning(
         "no_media_generated",
         "The model finished without making a video.",
-        "Change the prompt or the picture before another take.",
+        "Change the prompt or the picture.",
     ),
     Meaning(
         "image_too_small",
@@ -213,8 +213,8 @@ _KNOWN: Final = (
     _of_queue("runner_server_error", "A runner of fal.ai failed."),
     _of_queue("internal_error", "fal.ai failed inside."),
     Meaning("bad_request", "fal.ai could not read the request.", _OTHER_VALUE),
-    Meaning("client_disconnected", "fal.ai dropped the request because its sender was gone.", _ANOTHER_TAKE),
-    Meaning("client_cancelled", "The request was cancelled.", _ANOTHER_TAKE),
+    Meaning("client_disconnected", "fal.ai dropped the request because its sender was gone.", _ANOTHER_TIME),
+    Meaning("client_cancelled", "The request was cancelled.", _ANOTHER_TIME),
     # Errors of the platform API.
     Meaning(
         "authorization_error",

@@ -29,6 +29,7 @@ from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnava
 from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.studio import Studio
 from kling_mcp.server import prompts, resources, results, tasks
+from kling_mcp.server.eras import known_to_the_client
 from kling_mcp.server.instructions import instructions
 from kling_mcp.server.news import News
 from kling_mcp.server.patience import Patience
@@ -107,6 +108,11 @@ class App:
         except KlingError:
             return None
         return max(self.studio.settings.daily_budget_usd - dollars(today.held_u + today.spent_u), dollars(0))
+
+    async def spend_today(self, patience: Patience) -> results.Json:
+        """What is spent, held and left of today's budget."""
+        today = (await patience.soon(self.studio.spend))[0]
+        return results.spend_today(today, self.studio.settings.daily_budget_usd)
 
     async def cancel(self, job_id: str, patience: Patience) -> tuple[Job, str]:
         """
@@ -215,7 +221,7 @@ def build(
     )
     tasks.serve(server, _tasks_of)
     server.extensions[page.EXTENSION] = {}
-    server.middleware.append(_guard)
+    server.middleware += [_guard, known_to_the_client]
     # Seals what a confirmation carries from one call to the next, so that no client can make one up.
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=_NAME))
     return server
@@ -281,13 +287,13 @@ async def _call_tool(
             )
         answer: Any = await tool.run(Call(app, ctx, params, app.patience()))
     except KlingError as error:
-        return results.refusal(error)
+        return results.refusal(error, spends=tool.spends)
     except MCPError:
         raise
     except Exception:
         reference = secrets.token_hex(4)
         log.exception("tool failed", extra={"tool": params.name, "reference": reference})
-        return results.refusal(Internal(reference, billed="maybe" if tool.spends else "no"))
+        return results.refusal(Internal(reference, billed="maybe" if tool.spends else "no"), spends=tool.spends)
     return answer
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from kling_mcp.errors import LedgerUnavailable
+from kling_mcp.server.eras import PROGRESS_HAS_WORDS
 from kling_mcp.server.results import job_result
 from kling_mcp.server.storyboard import storyboard
 from kling_mcp.server.ui import page
@@ -48,7 +49,8 @@ async def job(
         if (offered := app.tasks.offered(call.ctx, said)) is not None:
             return offered
     current = await _watched(call, current, wait_seconds)
-    return page.drawn(job_result(current, app.now_ms(), *warnings), storyboard(app.catalog, current))
+    answer = job_result(current, app.now_ms(), *warnings, with_arguments=not as_task)
+    return page.drawn(answer, storyboard(app.catalog, current))
 
 
 async def _watched(call: Call, current: Job, wait_seconds: int) -> Job:
@@ -59,7 +61,8 @@ async def _watched(call: Call, current: Job, wait_seconds: int) -> Job:
             said = elapsed
             expected = current.intent.expected_seconds
             total = float(expected) if expected and expected > elapsed else None
-            await call.ctx.session.report_progress(elapsed, total, standing(current, app.now_ms()))
+            words = standing(current, app.now_ms()) if call.ctx.protocol_version >= PROGRESS_HAS_WORDS else None
+            await call.ctx.session.report_progress(elapsed, total, words)
             current = await _news(app, current)
     return current
 

@@ -52,6 +52,7 @@ class News:
         self._subscribed: dict[str, set[int]] = {}
         self._wanted = anyio.Event()
         self._known: dict[str, Job] = {}
+        self._newest_seq: int | None = None
         self._counter: int | None = None
 
     # ---- who listens
@@ -86,6 +87,10 @@ class News:
         self._rest()
         return t.EmptyResult()
 
+    def listed(self, jobs: Sequence[Job]) -> None:
+        """Note that *jobs*, newest first, have been shown as all that there are."""
+        self._newest_seq = max(self._newest_seq or 0, jobs[0].seq if jobs else 0)
+
     def remember(self, ctx: ServerRequestContext[Any]) -> int:
         """Tell the connection of *ctx* when the list of resources changes; the key of the connection."""
         # A session lives for one request, what the client said at first for the whole connection.
@@ -105,8 +110,9 @@ class News:
         if before == job:
             return
         self._known[job.job_id] = job
-        if before is None or before.state != job.state:
-            # The list shows the state of each job.
+        # The list has titles and no states: hosts fetch it whole at each notice, so only a job that is added is one.
+        if self._newest_seq is not None and job.seq > self._newest_seq:
+            self._newest_seq = job.seq
             await self.publish(ResourcesListChanged())
             for session in list(self._connections.values()):
                 await session.send_resource_list_changed()
@@ -141,6 +147,7 @@ class News:
             jobs = ()
         for job in jobs:
             self._known[job.job_id] = job
+        self.listed(jobs[::-1])
         self._wanted.set()
 
     def _rest(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,6 @@ from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownM
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.server import models, prompts, results
 from kling_mcp.server.ui import page as job_page
-from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +26,8 @@ __all__ = ["TEMPLATES", "before", "complete", "listed", "read", "templates"]
 
 log = logging.getLogger(__name__)
 
+_LISTED_JOBS: Final = 10
+_TITLE_CHARACTERS: Final = 80
 _PAGE: Final = 50
 _JSON: Final = "application/json"
 _LONG_MS: Final = 3_600_000
@@ -58,25 +58,24 @@ _LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
 
 
 async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
-    """The fixed resources and the jobs, newest first, a page at a time."""
-    before_seq = None if cursor is None else before(cursor)
-    if cursor is not None and before_seq is None:
-        raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's")
-    jobs = await _newest(app, _PAGE + 1, before_seq)
-    page = jobs[:_PAGE]
-    resources = [
-        t.Resource(
-            uri=results.job_uri(job.job_id),
-            name=job.job_id,
-            title=f"{job.intent.model} · {job.state}",
-            mime_type=_JSON,
-        )
-        for job in page
-    ]
-    if cursor is None:
-        resources = [*_fixed(), job_page.resource(), *resources]
-    next_cursor = str(page[-1].seq) if len(jobs) > _PAGE else None
-    return t.ListResourcesResult(resources=resources, next_cursor=next_cursor)
+    """The fixed resources and the newest jobs: some hosts make a tool of each, or fetch the list again and again."""
+    if cursor is not None:
+        raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's: the list is one page")
+    jobs = await _newest(app, _LISTED_JOBS)
+    app.news.listed(jobs)
+    return t.ListResourcesResult(resources=[*_fixed(), job_page.resource(), *(_listed(job) for job in jobs)])
+
+
+def _listed(job: Job) -> t.Resource:
+    # Nothing here changes while the job goes on: a client may keep the list until another job is added.
+    words = f"{job.intent.model}, {job.intent.video_seconds} s, started {results.moment(job.created_ms)}"
+    return t.Resource(
+        uri=results.job_uri(job.job_id),
+        name=job.job_id,
+        title=results.prompt_of(job, _TITLE_CHARACTERS) or job.job_id,
+        description=words,
+        mime_type=_JSON,
+    )
 
 
 def templates() -> t.ListResourceTemplatesResult:
@@ -112,8 +111,7 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
             jobs = await app.patience().soon(lambda: app.studio.page(None, _PAGE + 1, None))
-            data, _ = results.jobs_view(jobs, app.now_ms(), _PAGE)
-            return _json(uri, data, _SHORT_MS)
+            return _json(uri, results.jobs_view(jobs, _PAGE, await app.spend_today(app.patience())), _SHORT_MS)
         case "kling://spend":
             days = await app.patience().soon(app.studio.spend)
             settings = app.studio.settings
@@ -128,7 +126,8 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         job_id = match[1]
         job = await app.patience().soon(lambda: app.studio.get(job_id))
         ended = job.state in ENDED and app.studio.at_rest(job)
-        return _json(uri, results.job_view(job, app.now_ms()), _LONG_MS if ended else _SHORT_MS)
+        data = results.job_view(job, app.now_ms()) | results.arguments_of(job)
+        return _json(uri, data, _LONG_MS if ended else _SHORT_MS)
     if match := _LAST_FRAME.fullmatch(uri):
         import base64
 
@@ -156,7 +155,7 @@ async def complete(app: App, params: t.CompleteRequestParams) -> t.CompleteResul
     if name == "model":
         values = [model for model in app.catalog.models if model.startswith(start)]
     elif name == "job_id":
-        jobs = await _newest(app, 1000, None)
+        jobs = await _newest(app, 1000)
         values = [job.job_id for job in jobs if job.job_id.startswith(start)]
     else:
         values = []
@@ -168,10 +167,10 @@ def before(cursor: str) -> int | None:
     return int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) < 19 else None
 
 
-async def _newest(app: App, limit: int, before_seq: int | None) -> Sequence[Job]:
+async def _newest(app: App, limit: int) -> Sequence[Job]:
     """Jobs for a list: without a ledger there are none to show, and the rest is still worth showing."""
     try:
-        return await app.patience().soon(lambda: app.studio.page(None, limit, before_seq))
+        return await app.patience().soon(lambda: app.studio.page(None, limit, None))
     except LedgerUnavailable as trouble:
         log.warning("jobs could not be listed", extra={"why": trouble.what})
         return ()
@@ -185,7 +184,7 @@ def _fixed() -> list[t.Resource]:
 
 
 def _json(uri: str, data: dict[str, Any], ttl_ms: int) -> t.ReadResourceResult:
-    text = json.dumps(showable(data), ensure_ascii=False)
+    text = results.compact(results.cleaned(data))
     contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
     # How long a client may keep it: a finished job does not change any more.
     return t.ReadResourceResult(contents=[contents], ttl_ms=ttl_ms, cache_scope="private")

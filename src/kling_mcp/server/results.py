@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import mcp_types as t
 
 from kling_mcp.jobs.budget import dollars
+from kling_mcp.media.optional import installed
+from kling_mcp.shown import shorten_data_uris
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
@@ -27,25 +29,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Json",
+    "arguments_of",
     "cents",
+    "cleaned",
+    "compact",
     "job_failure",
     "job_result",
     "job_uri",
     "job_view",
+    "jobs_headline",
     "jobs_view",
     "last_frame_uri",
+    "moment",
+    "prompt_of",
     "refusal",
     "result",
+    "spend_today",
     "spend_view",
     "usd",
 ]
 
 Json = dict[str, Any]
+_V = TypeVar("_V")
 
 RESULT_BYTES: Final = 8_000
 """About 2,000 tokens: hosts cut longer results, some in the middle."""
 
 DASHBOARD: Final = "https://fal.ai/dashboard/requests"
+
+_PROMPT_CHARACTERS: Final = 160
+_ROW_CHARACTERS: Final = 80
+_ROW_URL_CHARACTERS: Final = 300
+_OF_ONE_CALL: Final = frozenset({"wait_seconds", "max_cost_usd"})
+"""Arguments that are no part of a job; the user's agreement to a price is given for one purchase only."""
 
 
 def job_uri(job_id: str) -> str:
@@ -68,17 +84,44 @@ def cents(amount: Decimal) -> str:
     return str(amount.quantize(Decimal("0.01"), ROUND_CEILING))
 
 
-def job_view(job: Job, now_ms: int) -> Json:
+def cleaned(data: _V) -> _V:
+    """*data* as it may be shown: pictures that are texts are named, and every text can be sent."""
+    return showable(shorten_data_uris(data))
+
+
+def compact(data: Any) -> str:
+    """*data* as JSON without a needless blank."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def moment(at_ms: int) -> str:
+    """A time as people and programs read it."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def prompt_of(job: Job, most_characters: int) -> str:
+    """What the job was to show, on one line of at most *most_characters*."""
+    return _cut(" ".join(cleaned(job.intent.prompt).split()), most_characters)
+
+
+def job_view(job: Job, now_ms: int, *more_warnings: str) -> Json:
     """A job as everybody sees it."""
     intent = job.intent
+    placed = job.state == "queued" and job.trouble is None
     view = {
         "job_id": job.job_id,
         "state": job.state,
+        "prompt": prompt_of(job, _PROMPT_CHARACTERS),
         "model": intent.model,
+        "mode": intent.endpoint_id.rpartition("/")[2],
+        "seconds": intent.video_seconds,
+        "sound": intent.sound,
+        "take": intent.take,
         "endpoint": intent.endpoint_id,
         "request_id": job.request_id,
-        "queue_position": job.queue_position if job.state == "queued" else None,
-        "created_at": _moment(job.created_ms),
+        "queue_position": job.queue_position if placed else None,
+        "progress": job.progress_note if job.state == "running" else None,
+        "created_at": moment(job.created_ms),
         "elapsed_seconds": max(0, ((job.ended_ms or now_ms) - job.created_ms) // 1000),
         "expected_seconds": intent.expected_seconds,
         "cost": {
@@ -89,66 +132,138 @@ def job_view(job: Job, now_ms: int) -> Json:
         },
         "video": _video(job),
         "error": _error(job),
-        "warnings": [*job.warnings, *([job.save_trouble] if job.save_trouble else [])],
+        "warnings": list(dict.fromkeys((*_warnings(job), *more_warnings))),
         "resource": job_uri(job.job_id),
         "next_step": _next_step(job),
     }
-    return showable(view)
+    return cleaned(view)
 
 
-def jobs_view(jobs: Sequence[Job], now_ms: int, limit: int) -> tuple[Json, str]:
+def arguments_of(job: Job, most_characters: int | None = None) -> Json:
     """
-    A page of jobs that is not longer than a result may be, and its headline.
+    What to send for the same job again, under its key.
 
-    *jobs* holds one more than *limit* where there are more.
+    Args:
+        most_characters: Where longer texts are cut; the job's resource has them whole.
+    """
+    given = {name: value for name, value in job.intent.arguments.items() if name not in _OF_ONE_CALL}
+    whole = cleaned(given)
+    return {"arguments": whole if most_characters is None else _cut_within(whole, most_characters, job_uri(job.job_id))}
+
+
+def jobs_view(jobs: Sequence[Job], limit: int, today: Json) -> Json:
+    """
+    A page of jobs, one short row each, that is not longer than a result may be.
+
+    Args:
+        jobs: One more than *limit* where there are more.
+        today: What is spent and left today.
     """
     page: list[Json] = []
-    size = 0
+    size_bytes = 0
     for job in jobs[:limit]:
-        view = job_view(job, now_ms)
-        size += len(json.dumps(view, ensure_ascii=False).encode())
-        if page and size > RESULT_BYTES - 400:
+        row = cleaned(_row(job))
+        size_bytes += len(compact(row).encode()) + 1
+        if page and size_bytes > RESULT_BYTES - 500:
             break
-        page.append(view)
-    more = len(page) < len(jobs)
-    next_cursor = str(jobs[len(page) - 1].seq) if more and page else None
-    headline = (
-        f"{len(page)} job{'' if len(page) == 1 else 's'}{', more with cursor ' + next_cursor if next_cursor else ''}."
-    )
-    return {"jobs": page, "next_cursor": next_cursor}, headline
+        page.append(row)
+    next_cursor = str(jobs[len(page) - 1].seq) if page and len(page) < len(jobs) else None
+    return {"jobs": page, "next_cursor": next_cursor, "spend": today}
+
+
+def jobs_headline(data: Json) -> str:
+    """How many jobs a page has."""
+    count = len(data["jobs"])
+    more = "; next_cursor leads to older ones" if data["next_cursor"] else ""
+    return f"{count or 'No'} job{'' if count == 1 else 's'}{more}."
+
+
+def _warnings(job: Job) -> list[str]:
+    cancelling = ["Cancelling was asked for while it ran: it may still finish and be billed."]
+    trouble = job.trouble
+    return [
+        *job.warnings,
+        *([f"Since {moment(trouble.since_ms)} fal.ai has not said how it is: {trouble.message}"] if trouble else []),
+        *([job.save_trouble] if job.save_trouble else []),
+        *(cancelling if job.cancel_requested and job.state == "running" else []),
+    ]
+
+
+def _row(job: Job) -> Json:
+    video = _video(job)
+    where = {"saved_to": job.saved_to} if job.saved_to else {"url": _cut_url(video["url"]) if video else None}
+    cost_u = job.intent.estimate_u if job.cost_u is None else job.cost_u
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "prompt": prompt_of(job, _ROW_CHARACTERS),
+        "model": job.intent.model,
+        "seconds": job.intent.video_seconds,
+        "usd": usd(dollars(cost_u)),
+        "created_at": moment(job.created_ms),
+        **where,
+        "error": None if job.fault is None else _cut(f"{job.fault.code}: {job.fault.message}", _ROW_CHARACTERS),
+    }
+
+
+def _cut_url(url: str | None) -> str | None:
+    """An address that a row has room for; half an address leads nowhere, and get_job has it whole."""
+    return url if url is not None and len(url) <= _ROW_URL_CHARACTERS else None
 
 
 def spend_view(days: Sequence[DaySpend], job_limit: Decimal, day_limit: Decimal) -> Json:
     """Budgets and what is held and spent of them, newest day first."""
     today = days[0]
-    remaining = max(day_limit - dollars(today.held_u + today.spent_u), dollars(0))
     return {
         "limits": {"job_usd": usd(job_limit), "day_usd": usd(day_limit)},
-        "today": {**_day(today), "remaining_usd": usd(remaining)},
+        "today": {**_day(today), "remaining_usd": _remaining(today, day_limit)},
         "days": [_day(day) for day in days],
     }
 
 
-def result(headline: str, data: Json, *links: t.ContentBlock) -> t.CallToolResult:
-    """*data* twice, as structure and as text behind a *headline*, and *links*."""
-    headline, data = showable(headline), showable(data)
-    text = f"{headline}\n{json.dumps(data, ensure_ascii=False)}"
-    return t.CallToolResult(content=[t.TextContent(type="text", text=text), *links], structured_content=data)
+def spend_today(today: DaySpend, day_limit: Decimal) -> Json:
+    """What is spent, held and left of the day's budget."""
+    return {
+        "today_usd": usd(dollars(today.spent_u)),
+        "held_usd": usd(dollars(today.held_u)),
+        "remaining_usd": _remaining(today, day_limit),
+        "limit_usd": usd(day_limit),
+    }
 
 
-def job_result(job: Job, now_ms: int, *warnings: str) -> t.CallToolResult:
-    """A job as a tool's result, with a link to its video once there is one."""
-    view = job_view(job, now_ms)
-    view["warnings"] = [*view["warnings"], *warnings]
-    return result(_headline(view), view, *_links(job, view))
+def result(headline: str, data: Json) -> t.CallToolResult:
+    """*data* twice, as structure and as text behind a *headline*."""
+    data = cleaned(data)
+    text = f"{cleaned(headline)}\n{compact(data)}"
+    return t.CallToolResult(content=[t.TextContent(type="text", text=text)], structured_content=data)
+
+
+def job_result(job: Job, now_ms: int, *warnings: str, with_arguments: bool = False) -> t.CallToolResult:
+    """
+    A job as a tool's result.
+
+    Args:
+        with_arguments: Whether it also says what to send for the same job again, as far as there is room.
+    """
+    view = job_view(job, now_ms, *warnings)
+    if with_arguments:
+        room = RESULT_BYTES - len(compact(view).encode()) - 200
+        view |= next(
+            (cut for most in (None, 1_200, 500, 200) if len(compact(cut := arguments_of(job, most)).encode()) <= room),
+            {"arguments": None},
+        )
+    return result(f"Job {job.job_id} is {_STANDING.get(job.state, job.state)}.", view)
 
 
 def job_failure(job: Job, now_ms: int) -> t.CallToolResult:
     """A job without a video as an error: text alone, because a structured half would hide it."""
     view = job_view(job, now_ms)
-    fault = view["error"] or {"code": "internal", "message": "", "field": None}
+    fault = view["error"] or {"code": "internal", "message": "It ended without a video.", "field": None}
+    words: list[str] = [f"Job {job.job_id} is {_STANDING.get(job.state, job.state)}. {fault['message']}"]
+    if fault.get("upstream_detail"):
+        words.append(str(fault["upstream_detail"]))
     return _refused(
-        f"{fault['code']}: {_headline(view)}",
+        f"{fault['code']}: {' '.join(words)} {view['next_step']}",
         {
             "code": fault["code"],
             "message": fault["message"],
@@ -156,12 +271,18 @@ def job_failure(job: Job, now_ms: int) -> t.CallToolResult:
             "allowed": [],
             "next_step": view["next_step"],
             "job_id": job.job_id,
+            "faults": [],
         },
     )
 
 
-def refusal(error: KlingError) -> t.CallToolResult:
-    """An error as text alone; the same as data is in `_meta` for programs."""
+def refusal(error: KlingError, *, spends: bool) -> t.CallToolResult:
+    """
+    An error as text alone; the same as data is in `_meta` for programs.
+
+    Args:
+        spends: Whether the call could have cost money; of one that could not, nothing is said about money.
+    """
     data = {
         "code": error.code,
         "message": error.what,
@@ -169,48 +290,33 @@ def refusal(error: KlingError) -> t.CallToolResult:
         "allowed": list(error.allowed),
         "next_step": error.next_step,
         "job_id": error.job_id,
+        "faults": list(getattr(error, "faults", ())),
     }
-    return _refused(str(error), data)
+    return _refused(error.told(money=spends or error.job_id is not None), data)
 
 
 def _refused(text: str, data: Json) -> t.CallToolResult:
     return t.CallToolResult(
-        content=[t.TextContent(type="text", text=text)], is_error=True, _meta={"kling-mcp/error": data}
+        content=[t.TextContent(type="text", text=cleaned(text))],
+        is_error=True,
+        _meta={"kling-mcp/error": cleaned(data)},
     )
 
 
-def _headline(view: Json) -> str:
-    parts = [f"Job {view['job_id']} is {view['state']} ({view['model']}, about ${view['cost']['estimated_usd']:.2f})."]
-    if view["error"]:
-        parts.append(view["error"]["message"])
-    parts.append(view["next_step"])
-    return " ".join(parts)
-
-
-def _links(job: Job, view: Json) -> list[t.ContentBlock]:
-    if view["video"] is None:
-        return []
-    video = view["video"]
-    return [
-        t.ResourceLink(
-            type="resource_link",
-            name=video["file_name"] or f"{job.job_id}.mp4",
-            title="Finished video",
-            uri=video["url"],
-            mime_type=video["content_type"] or "video/mp4",
-            size=video["file_size"],
-            annotations=t.Annotations(audience=["user", "assistant"], priority=1.0),
-        )
-    ]
-
-
 def _video(job: Job) -> Json | None:
+    """The video with the address that fal gave, as far as it is one; a file in the place of an address is not shown."""
     file = (job.result or {}).get("video")
-    if not isinstance(file, dict):
+    known = cast("Json", file) if isinstance(file, dict) else {}
+    url, content_type, file_size = known.get("url"), known.get("content_type"), known.get("file_size")
+    web = isinstance(url, str) and url.lower().startswith(("https://", "http://"))
+    if not web and job.saved_to is None:
         return None
-    known = cast("Json", file)
-    names = ("url", "content_type", "file_name", "file_size")
-    return {name: known.get(name) for name in names} | {"saved_to": job.saved_to}
+    return {
+        "url": url if web else None,
+        "content_type": content_type if isinstance(content_type, str) else None,
+        "file_size": file_size if isinstance(file_size, int) else None,
+        "saved_to": job.saved_to,
+    }
 
 
 def _error(job: Job) -> Json | None:
@@ -225,40 +331,84 @@ def _error(job: Job) -> Json | None:
     }
 
 
+_STANDING: Final[dict[State, str]] = {
+    "not_submitted": "not submitted",
+    "unknown": "in state unknown",
+}
+_ABOUT_THE_CALL: Final = frozenset({"fal_rejected", "input_refused", "invalid_arguments"})
+_CHANGED: Final = "Change the prompt or the picture, as the error says: the same would be refused again."
 _WAITING: Final[frozenset[State]] = frozenset({"preparing", "submitting", "queued", "running"})
 
 
 def _next_step(job: Job) -> str:
+    get_job = f"get_job with job_id {job.job_id}"
     if job.state in _WAITING:
-        return f"Call get_job with job_id {job.job_id} and wait_seconds 45."
+        return f"{get_job} and wait_seconds 45 waits for it."
     match job.state:
-        case "completed" if job.saved_to:
-            return (
-                f"The video is saved at {job.saved_to}. view_video shows frames of it; "
-                f"{last_frame_uri(job.job_id)} as image continues it in another job."
-            )
-        case "completed" if job.save_trouble:
-            return "Give the user the link in video.url; get_job tries to save the file once more."
         case "completed":
-            return f"The video is at video.url and is being saved; get_job with job_id {job.job_id} gives the path."
+            return _with_the_video(job, get_job)
         case "unknown":
             return (
                 "fal.ai may have this request, so it is not sent again; kling-mcp keeps looking for it. The user can "
                 f"look at {DASHBOARD}; resolve_job with job_id {job.job_id} then settles it as charged or not_charged."
             )
-        case "not_submitted":
-            return "Nothing was charged. Once the cause is mended, the same call starts a new job."
-        case "failed" if job.fault is not None and job.fault.billed != "no":
-            return f"The user can see at {DASHBOARD} whether it was charged. A new attempt is a new charge: take 2."
-        case "cancelled":
-            return "A new attempt of the same job needs take 2."
         case _:
-            return "Nothing was charged. A new attempt of the same job needs take 2, or changed arguments."
+            return _without_a_video(job)
+
+
+def _with_the_video(job: Job, get_job: str) -> str:
+    video = _video(job)
+    if video is None:
+        return (
+            "fal.ai ended this job as completed without a video in its answer, and it may have charged it. The user "
+            f"can look for the video at {DASHBOARD}{f' (request {job.request_id})' if job.request_id else ''}."
+        )
+    if job.saved_to and not installed("av", "PIL"):
+        return "The video is saved at video.saved_to."
+    if job.saved_to:
+        return (
+            "The video is saved at video.saved_to. view_video shows frames of it; "
+            f"{last_frame_uri(job.job_id)} as image continues it in another job."
+        )
+    if job.save_trouble:
+        return "The user can open the link in video.url; get_job tries to save the file once more."
+    return f"The video is at video.url and is being saved; {get_job} gives the path."
+
+
+def _without_a_video(job: Job) -> str:
+    """What can still bring the video; nothing here makes somebody pay twice without knowing."""
+    fault = job.fault
+    if fault is None or fault.billed != "no":
+        charged = "was" if fault is not None and fault.billed == "yes" else "may have been"
+        content = f" {_CHANGED}" if fault is not None and fault.code in _ABOUT_THE_CALL and charged != "was" else ""
+        return f"It {charged} charged; the user can look at {DASHBOARD}.{content}"
+    again = fault.again or ("changed_call" if fault.code in _ABOUT_THE_CALL else "next_take")
+    if job.state == "not_submitted" or again == "same_call":
+        return "Nothing was charged. Once the cause is gone, the same call starts the job."
+    if again == "next_take":
+        return f"Nothing was charged. The same call with take {job.intent.take + 1} is another attempt."
+    return f"Nothing was charged. {_CHANGED}"
+
+
+def _remaining(today: DaySpend, day_limit: Decimal) -> float:
+    return usd(max(day_limit - dollars(today.held_u + today.spent_u), dollars(0)))
 
 
 def _day(day: DaySpend) -> Json:
     return {"day": day.day, "held_usd": usd(dollars(day.held_u)), "spent_usd": usd(dollars(day.spent_u))}
 
 
-def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _cut(text: str, most_characters: int) -> str:
+    return text if len(text) <= most_characters else f"{text[: most_characters - 1].rstrip()}…"
+
+
+def _cut_within(value: Any, most_characters: int, whole_at: str) -> Any:
+    """*value* with its long texts cut, each saying so."""
+    if isinstance(value, str) and len(value) > most_characters:
+        return f"{_cut(value, most_characters)} (cut; whole in {whole_at})"
+    if isinstance(value, dict):
+        members = cast("Json", value)
+        return {name: _cut_within(member, most_characters, whole_at) for name, member in members.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut_within(member, most_characters, whole_at) for member in cast("list[Any]", value)]
+    return value

@@ -20,12 +20,13 @@ from kling_mcp.server.storyboard import storyboard
 from kling_mcp.server.ui import page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from mcp.server.context import ServerRequestContext
 
     from kling_mcp.catalog.endpoint import Catalog
     from kling_mcp.catalog.endpoint import Tool as JobTool
+    from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
     from kling_mcp.server.patience import Patience
     from kling_mcp.server.schemas import Schema
@@ -121,23 +122,24 @@ async def _make(call: Call, tool: JobTool) -> Answer:
         standing, again = started.job, not started.fresh
     else:
         again = True
-    warnings = [_again(standing.job_id, wanted.take)] if again else []
+    warnings = [_again(standing)] if again else []
     return await deliver.job(call, standing, wanted.wait_seconds or 0, warnings)
 
 
 def _late() -> LedgerUnavailable:
     return LedgerUnavailable(
-        "The record of jobs is busy: another program holds it. The job starts once that program lets go of it.",
+        "The record of jobs is busy: another program holds it. The job starts once that program is done with it.",
         "list_jobs then shows it; the same call finds it and makes no second one.",
         billed="maybe",
     )
 
 
-def _again(job_id: str, take: int) -> str:
-    return (
-        f"This call was made before: it is answered by job {job_id}, and nothing new was sent or charged. "
-        f"take {take + 1} makes the same job once more, for a new charge."
-    )
+def _again(standing: Job) -> str:
+    said = f"This call was made before: it is answered by job {standing.job_id}, and nothing new was sent or charged."
+    # Only where it is certain what became of the money: of anything else another take could be paid twice.
+    if standing.state != "completed":
+        return said
+    return f"{said} Another video of it is take {standing.intent.take + 1}, for a new charge."
 
 
 # ---- looking
@@ -177,12 +179,22 @@ async def _list_jobs(call: Call) -> Answer:
     before_seq = None if cursor is None else resources.before(str(cursor))
     if cursor is not None and before_seq is None:
         raise InvalidArguments(
-            f"cursor is {str(cursor)[:40]!r}, which is none.", "Use next_cursor of the page before.", field="cursor"
+            f"cursor is {str(cursor)[:40]!r}, which is no cursor of this tool.",
+            "Use next_cursor of the page before.",
+            field="cursor",
         )
-    state = cast("Any", arguments.get("state"))
-    jobs = await call.patience.soon(lambda: call.app.studio.page(state, limit + 1, before_seq))
-    data, headline = results.jobs_view(jobs, call.app.now_ms(), limit)
-    return results.result(headline, data)
+    jobs = await call.patience.soon(lambda: _page(call.app, arguments.get("state"), limit + 1, before_seq))
+    data = results.jobs_view(jobs, limit, await call.app.spend_today(call.patience))
+    return results.result(results.jobs_headline(data), data)
+
+
+async def _page(app: App, state: object, limit: int, before_seq: int | None) -> Sequence[Job]:
+    """Jobs, newest first; the open ones are few, and the ledger has them all at hand."""
+    if state != _OPEN:
+        return await app.studio.page(cast("Any", state), limit, before_seq)
+    unfinished = await app.studio.desk.ask(lambda ledger: ledger.unfinished())
+    jobs = sorted((job for job in unfinished if job.open), key=lambda job: -job.seq)
+    return [job for job in jobs if before_seq is None or job.seq < before_seq][:limit]
 
 
 # ---- ending
@@ -216,6 +228,7 @@ async def _resolve_job(call: Call) -> Answer:
 
 # ---- the list
 
+_OPEN: Final = "open"
 _PAGE: Final = 20
 _MOST: Final = 100
 
@@ -299,7 +312,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "get_job",
             "Get job",
-            "Free. State, queue position, cost and, once finished, the video; waits up to wait_seconds.",
+            "Free. State, cost and arguments of a job, and its finished video; waits up to wait_seconds.",
             _READS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
@@ -318,11 +331,15 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             "list_jobs",
             "List jobs",
-            "Free. The jobs of this machine, newest first, those of earlier conversations too.",
+            "Free. The jobs of this machine, newest first, also of earlier conversations.",
             _READS,
             lambda _: schemas.object_schema(
                 {
-                    "state": {"type": "string", "enum": list(STATES), "description": "Only jobs in this state."},
+                    "state": {
+                        "type": "string",
+                        "enum": [*STATES, _OPEN],
+                        "description": "Only these; open: not ended.",
+                    },
                     "limit": {
                         "type": "integer",
                         "minimum": 1,
