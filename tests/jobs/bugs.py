@@ -177,6 +177,24 @@ class ForgetsWhatMayBeBilled(SqliteLedger):
         return Step(leads_to.state, 0) if isinstance(event, Failed) else leads_to
 
 
+class TakesEveryFreeEndForDropped(SqliteLedger):
+    """What ran and failed makes room for the same call, as if fal had never begun with it."""
+
+    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+        if isinstance(event, Failed) and event.fault.billed == "no":
+            event = Failed(replace(event.fault, again="same_call"))
+        return super().apply(job_id, event, now_ms)
+
+
+class TakesTheDroppedForTried(SqliteLedger):
+    """What fal has dropped unstarted answers for the same call."""
+
+    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+        if isinstance(event, Failed):
+            event = Failed(replace(event.fault, again=None))
+        return super().apply(job_id, event, now_ms)
+
+
 class WithdrawsWhatIsOnItsWay(SqliteLedger):
     """What was only being prepared when somebody looked counts as unsent, though it has left since."""
 
@@ -276,6 +294,8 @@ BUGS: Mapping[str, Variant] = {
     "a late answer is dropped": Variant(ledger=AcceptsOnlyWhatIsBeingSent),
     "a job is settled twice": Variant(ledger=SettlesTwice),
     "what may be billed is forgotten": Variant(ledger=ForgetsWhatMayBeBilled),
+    "what ran is taken for dropped": Variant(ledger=TakesEveryFreeEndForDropped),
+    "what was dropped is in the way": Variant(ledger=TakesTheDroppedForTried),
     "what is on its way is withdrawn": Variant(ledger=WithdrawsWhatIsOnItsWay),
     "an ended job comes back": Variant(ledger=EndsAreNotTheEnd),
     "the window ignores unfinished jobs": Variant(ledger=WindowOnly),

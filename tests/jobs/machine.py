@@ -463,6 +463,14 @@ class Histories(RuleBasedStateMachine):
             request.started_ms = request.started_ms or self.fal.now_ms
             self.fal.finish(request, end)
 
+    @rule(which=st.integers(0, 9))
+    def fal_drops(self, which: int) -> None:
+        """What has not started in time is taken out of the line; whoever polls next learns it."""
+        waiting = [request for request in self.fal.unfinished() if request.started_ms is None]
+        if waiting:
+            self.fal.finish(waiting[which % len(waiting)], "dropped")
+            self._poll_all()
+
     @rule(call=st.sampled_from(CALLS))
     def somebody_else_makes_a_video(self, call: tuple[str, int]) -> None:
         """The account has another user, whose video has other words."""
@@ -620,13 +628,18 @@ class Histories(RuleBasedStateMachine):
             return None
         now_ms = self.ledger_ms()
         prompt, take = draft.arguments["prompt"], draft.plan.take
+        dropped = {request.request_id for request in self.fal.requests if request.end == "dropped"}
         found = [
             row
             for row in rows
             if (intent := _intent(row["intent"]))["arguments"]["prompt"] == prompt
             and intent["take"] == take
             and row["state"] != "not_submitted"
-            and (row["open"] or row["ended_ms"] > now_ms - DEDUPE_WINDOW_MS)
+            and (
+                row["open"]
+                # What never ran and cost nothing may be asked for again at once.
+                or (row["ended_ms"] > now_ms - DEDUPE_WINDOW_MS and row["request_id"] not in dropped)
+            )
         ]
         return found[-1]["id"] if found else None
 

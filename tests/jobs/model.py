@@ -39,7 +39,8 @@ START_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
 
 Answer = Literal["accepted", "rejected", "not sent", "lost on the way", "answer lost", "silent"]
-End = Literal["video", "free failure", "charged failure", "cancelled"]
+End = Literal["video", "free failure", "charged failure", "cancelled", "dropped"]
+"""``dropped`` is what fal has not started in time: it never ran, and costs nothing."""
 
 _CHARGE = Decimal("0.42")
 _LONGEST_RUN_MS = 2 * 3_600_000
@@ -139,6 +140,8 @@ class ModelFal:
                 return Finished(_video(request), _CHARGE, None)
             case "cancelled":
                 return Failed(_failure("client_cancelled", "no"))
+            case "dropped":
+                return Failed(_failure("request_timeout", "no"))
             case "charged failure":
                 return Failed(_failure("content_policy_violation", "maybe"))
             case _:
@@ -184,7 +187,7 @@ class ModelFal:
             if request.end is None and request.started_ms is None:
                 start_by = request.sent_ms + START_TIMEOUT_SECONDS * 1000
                 if start_by <= self.now_ms:
-                    request.end, request.ended_ms = "free failure", start_by
+                    request.end, request.ended_ms = "dropped", start_by
             elif request.end is None and (request.started_ms or 0) + _LONGEST_RUN_MS <= self.now_ms:
                 request.end, request.ended_ms = "video", (request.started_ms or 0) + _LONGEST_RUN_MS
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
 from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, LedgerUnavailable, RateLimited
-from kling_mcp.fal.failures import RequestNotFound
-from kling_mcp.fal.queue import NotReady
+from kling_mcp.fal.failures import Failure, RequestNotFound
+from kling_mcp.fal.queue import Completed, NotReady
 from kling_mcp.jobs.desk import Desk
 from kling_mcp.jobs.follow import Follower, Watch
-from kling_mcp.jobs.job import Accepted, Sending
+from kling_mcp.jobs.job import Accepted, Progressed, Sending
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.world import World
 from kling_mcp.settings import Secret, Settings
@@ -34,12 +34,16 @@ GONE = RequestNotFound("fal.ai does not know it.", "Look at the dashboard.")
 class Watched:
     """One job of a model of fal, and a follower that looks at it when told."""
 
-    def __init__(self, folder: Path, fal: ModelFal | None = None, account: str = "") -> None:
+    asked = 0
+
+    def __init__(
+        self, folder: Path, fal: ModelFal | None = None, account: str = "", backend: Literal["fal", "simulator"] = "fal"
+    ) -> None:
         self.fal = fal or ModelFal()
         self.ledger = SqliteLedger(folder, lambda: "ledger-1")
         world = World(now_ms=lambda: self.fal.now_ms, chance=lambda: 0.5)
         self.desk = Desk(folder, world, lambda: self.ledger)
-        settings = Settings(folder, None, (), fal_key=Secret(CANARY_KEY))
+        settings = Settings(folder, None, (), fal_key=Secret(CANARY_KEY), backend=backend)
         self.follower = Follower(
             self.desk, settings, lambda: cast("Any", self.fal), cast("Any", None), lambda: cast("Any", None)
         )
@@ -55,6 +59,7 @@ class Watched:
         """Look again and again until the job ends, for at most *seconds* of pauses; how many it took."""
         waited = 0.0
         while self.job.open and waited < seconds:
+            self.asked += 1
             self.job = await self.follower.look(self.job, self.watch)
             pause = self.watch.pause()
             waited += pause
@@ -188,3 +193,140 @@ async def test_a_result_behind_a_gateway_is_asked_for_an_hour_and_then_taken_fro
 
     assert HOUR <= waited <= HOUR + 200
     assert watched.job.state == "completed"
+
+
+# ---- what a job says while fal says nothing
+
+
+def noted(watched: Watched) -> list[str]:
+    """How often anything was written about trouble: the ledger says what it was last."""
+    written: list[str] = []
+    note = watched.ledger.note_trouble
+
+    def counted(job_id: str, trouble: Any) -> Any:
+        written.append("over" if trouble is None else trouble.code)
+        return note(job_id, trouble)
+
+    watched.ledger.note_trouble = counted  # type: ignore[method-assign]
+    return written
+
+
+async def test_trouble_is_written_down_when_it_begins_changes_and_ends_and_not_at_every_look(watched: Watched) -> None:
+    written = noted(watched)
+    began_ms = watched.fal.now_ms
+
+    for trouble in (
+        FalUnreachable("It answered with HTTP status 503.", "Wait."),
+        FalUnreachable("It answered with HTTP status 504.", "Wait."),
+        FalRejected("fal.ai does not accept the key in FAL_KEY.", "Make a new one."),
+    ):
+        watched.fal.trouble = trouble
+        await watched.look_for(HOUR)
+    during = watched.ledger.get("kj_1").trouble
+    watched.fal.trouble = None
+    await watched.look_for(HOUR)
+
+    assert written == ["fal_unreachable", "fal_rejected", "over"]
+    assert during is not None
+    assert (during.since_ms, during.message) == (
+        began_ms,
+        "fal.ai does not accept the key in FAL_KEY. Make a new one.",
+    )
+    assert watched.ledger.get("kj_1").trouble is None
+
+
+async def test_a_result_that_cannot_be_had_is_on_the_job_too(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, fal := _NoResult())
+    fal.finish(watched.request, "video")
+
+    await watched.look_for(600)
+    job = watched.ledger.get("kj_1")
+    watched.ledger.close()
+
+    assert job.open
+    assert job.trouble is not None
+    assert "504" in job.trouble.message
+
+
+async def test_a_job_that_a_stopped_simulator_had_ends_and_costs_nothing(tmp_path: Path) -> None:
+    """The jobs of the simulator die with it; those of fal.ai are looked for (above)."""
+    watched = Watched(tmp_path, backend="simulator")
+    watched.fal.trouble = GONE
+
+    await watched.look_for(60)
+    watched.ledger.close()
+
+    assert watched.job.state == "failed"
+    assert watched.job.fault is not None
+    assert (watched.job.fault.billed, watched.job.fault.again) == ("no", "same_call")
+
+
+async def test_a_job_that_never_ends_is_asked_about_ever_more_rarely_and_never_given_up(watched: Watched) -> None:
+    looks: list[int] = []
+    for hours in (1, 4, 20, 100):
+        before = watched.asked
+        await watched.look_for(hours * HOUR)
+        looks.append((watched.asked - before) // hours)
+
+    assert watched.job.open
+    assert looks == sorted(looks, reverse=True)
+    assert 60 <= looks[0] <= 260
+    assert looks[-1] <= 6
+
+
+@pytest.mark.parametrize(
+    "result",
+    [FalRejected("No.", "Look."), RateLimited("Slow.", "Wait."), FalUnreachable("500.", "Wait."), NotReady()],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("kind", "billed", "again"),
+    [
+        ("request_timeout", "no", "same_call"),
+        ("startup_timeout", "no", "same_call"),
+        ("runner_scheduling_failure", "no", "next_take"),
+        ("content_policy_violation", "maybe", "changed_call"),
+        ("unknown_error", "maybe", None),
+    ],
+)
+async def test_an_end_that_fal_states_is_an_end_whatever_it_answers_about_the_result(
+    tmp_path: Path, kind: str, billed: Any, again: str | None, result: Any
+) -> None:
+    watched = Watched(tmp_path, _Stated(kind, billed, result))
+
+    await watched.look_for(60)
+    watched.ledger.close()
+
+    assert watched.job.state == "failed"
+    assert watched.job.fault is not None
+    assert (watched.job.fault.billed, watched.job.fault.again) == (billed, again)
+    assert watched.job.cost_u == (0 if billed == "no" else watched.job.intent.estimate_u)
+
+
+async def test_what_was_seen_running_was_not_dropped_from_the_queue(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, _Stated("request_timeout", "no", NotReady()))
+    watched.job = watched.ledger.apply("kj_1", Progressed(running=True), watched.fal.now_ms).job
+
+    await watched.look_for(60)
+    watched.ledger.close()
+
+    assert watched.job.fault is not None
+    assert watched.job.fault.again == "next_take"
+
+
+class _Stated(ModelFal):
+    """The status says that the request has failed, and why; the result is something else."""
+
+    def __init__(self, kind: str, billed: Any, answer: Any) -> None:
+        super().__init__()
+        retryable = kind.endswith(("timeout", "failure"))
+        self._failure = Failure(kind, "It failed.", "Look.", None, retryable, billed, None, "fal_rejected")
+        self._result = answer
+
+    async def status(self, endpoint_id: str, receipt: Any) -> Any:
+        return Completed(self._failure, (), None)
+
+    async def result(self, endpoint_id: str, receipt: Any) -> Any:
+        if isinstance(self._result, KlingError):
+            raise self._result
+        return self._result

@@ -16,10 +16,11 @@ from kling_mcp.catalog.endpoint import load
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import InputRefused, InvalidArguments, LedgerUnavailable, NoApiKey, OverBudget, UnknownJob
 from kling_mcp.fal.client import Fal
-from kling_mcp.jobs.job import Accepted, LostTrack, Sending
+from kling_mcp.jobs.job import Accepted, LostTrack, Progressed, Sending
 from kling_mcp.jobs.ledger import Limits
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.studio import Started, Studio
+from kling_mcp.jobs.warnings import warnings_of
 from kling_mcp.jobs.world import World
 from kling_mcp.settings import FalHosts, Secret, Settings
 from kling_mcp.simulator.app import Simulator, Switches
@@ -549,7 +550,8 @@ async def test_a_job_is_cancelled_where_it_is(place: Place) -> None:
     assert (out.state, out.cost_u) == ("cancelled", 0)
     assert "Nothing was charged" in said_out
     assert on.cancel_requested
-    assert "may still finish and be billed" in said_on
+    assert said_on in warnings_of(on, place.now_ms()), "it stays said"
+    assert "may still be billed" in said_on
     assert (ended.state, ended.saved_to is not None) == ("completed", True)
     assert "already ended as completed" in said_ended
 
@@ -589,6 +591,54 @@ async def test_a_wish_to_cancel_that_comes_too_early_is_passed_on(place: Place) 
 
     assert "as soon as that is known" in said
     assert (cancelled.state, cancelled.cost_u) == ("cancelled", 0)
+
+
+async def test_a_host_that_gives_up_cancels_only_what_costs_nothing(place: Place) -> None:
+    """Waiting in line it is taken out; once it renders, also where the ledger does not know yet, it goes on."""
+    async with place.server() as studio:
+        begun = (await started(studio, place, duration=15)).job.job_id
+        await until(studio, begun, lambda job: job.state == "running")
+        place.clock.stop()
+        waiting = (await started(studio, place, take=2)).job.job_id
+        out = await studio.withdraw(waiting)
+        again = await studio.withdraw(waiting)
+        ledger = await studio.desk.ask(lambda ledger: ledger)
+        ledger.apply(begun, Progressed(running=False), place.now_ms())
+        on = await studio.withdraw(begun)
+        place.clock.go_on()
+        done = await over(studio, begun)
+
+    assert (out.state, again.state, out.cost_u) == ("cancelled", "cancelled", 0)
+    assert not on.cancel_requested
+    assert done.state == "completed"
+
+
+async def test_what_fal_dropped_unstarted_is_made_by_the_same_call(place: Place) -> None:
+    dropped = Answer(504, {"detail": "Request timed out", "error_type": "request_timeout"})
+    status = Answer(200, {"status": "COMPLETED", "error": "Request timed out", "error_type": "request_timeout"})
+    place.simulator.faults.add("status", status, times=None)
+    place.simulator.faults.add("result", dropped, times=None)
+    async with place.server() as studio:
+        first = await over(studio, (await started(studio, place)).job.job_id)
+        place.simulator.faults.clear()
+        second = await started(studio, place)
+        done = await over(studio, second.job.job_id)
+        spend = await studio.spend()
+
+    assert (first.state, first.cost_u) == ("failed", 0)
+    assert second.fresh
+    assert done.state == "completed"
+    assert spend[0].held_u == 0
+
+
+async def test_a_job_is_found_by_the_id_that_fal_has_for_it(place: Place) -> None:
+    async with place.server() as studio:
+        job = await over(studio, (await started(studio, place)).job.job_id)
+        found = await studio.get(place.simulator.accepted[0].request_id)
+        _, said = await studio.cancel(found.request_id or "")
+
+    assert found == job
+    assert "already ended as completed" in said
 
 
 async def test_a_job_that_ended_at_fal_is_too_late_to_cancel(place: Place) -> None:

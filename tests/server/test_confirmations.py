@@ -9,7 +9,7 @@ import mcp_types as t
 import pytest
 
 from kling_mcp.jobs.world import World
-from tests.server.hosts import DEAR, ERAS, NEWER, OLDER, SHORT, code_of, data, everywhere, house
+from tests.server.hosts import DEAR, ERAS, NEWER, OLDER, SHORT, code_of, data, everywhere, house, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,19 +19,34 @@ pytestmark = pytest.mark.anyio
 PRICE = 4.20
 
 
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_795_255_200_000
+
+    def world(self) -> World:
+        return World(now_ms=lambda: self.now_ms)
+
+
 class Person:
-    """Answers every question in the same way, and remembers what was asked."""
+    """Answers every question in the same way, after *took_ms* on *clock*, and remembers what was asked."""
 
-    def __init__(self, action: Any, proceed: bool | None = None) -> None:
+    def __init__(
+        self, action: Any, content: dict[str, Any] | None = None, *, clock: Clock | None = None, took_ms: int = 0
+    ) -> None:
         self.asked: list[t.ElicitRequestFormParams] = []
-        self.answers(action, proceed)
+        self._clock, self._took_ms = clock, took_ms
+        self.answers(action, content)
 
-    def answers(self, action: Any, proceed: bool | None = None) -> None:
-        self._answer = t.ElicitResult(action=action, content=None if proceed is None else {"proceed": proceed})
+    def answers(self, action: Any, content: dict[str, Any] | None = None) -> None:
+        self._answer = t.ElicitResult(action=action, content=content)
 
     async def __call__(self, context: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
         assert isinstance(params, t.ElicitRequestFormParams)
         self.asked.append(params)
+        if self._clock is not None:
+            self._clock.now_ms += self._took_ms
         return self._answer
 
 
@@ -40,7 +55,7 @@ async def test_a_person_who_agrees_is_asked_once_with_the_price(transport: str, 
     """
     The question says model, length, price and where the picture comes from.
     """
-    person = Person("accept", True)
+    person = Person("accept")
     async with (
         house(tmp_path, transport) as place,
         place.connect(era, elicitation_callback=person) as client,
@@ -54,33 +69,119 @@ async def test_a_person_who_agrees_is_asked_once_with_the_price(transport: str, 
     assert "10 s" in question.message
     assert "$4.20" in question.message
     assert "pictures.example.com" in question.message
-    assert list(question.requested_schema["properties"]) == ["proceed"]
+    assert question.requested_schema == {"type": "object", "properties": {}}, "accepting is the answer"
     assert job["job_id"] == again["job_id"]
     assert place.accepted == 1
 
 
-@everywhere
-async def test_whoever_does_not_agree_pays_nothing(transport: str, era: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", ["memory", "http"])
+@pytest.mark.parametrize(("action", "words"), [("decline", "said no"), ("cancel", "did not decide")])
+async def test_a_person_who_does_not_agree_pays_nothing_whatever_ceiling_was_given(
+    action: str, words: str, transport: str, era: str, tmp_path: Path
+) -> None:
     """
     Not confirmed is an answer like any other, with the price in it.
     """
-    person = Person("decline")
-    async with house(tmp_path, transport) as place, place.connect(era, elicitation_callback=person) as client:
-        for action, proceed, words in (
-            ("decline", None, "said no"),
-            ("accept", False, "said no"),
-            ("accept", None, "said no"),
-            ("cancel", None, "did not decide"),
-        ):
-            person.answers(action, proceed)
-            answer = data(await client.call_tool("image_to_video", DEAR))
+    clock = Clock()
+    person = Person(action, clock=clock, took_ms=1_000)
+    async with (
+        house(tmp_path, transport, world=clock.world()) as place,
+        place.connect(era, elicitation_callback=person) as client,
+    ):
+        for more in ({}, {"max_cost_usd": PRICE}):
+            answer = data(await client.call_tool("image_to_video", {**DEAR, **more}))
             assert answer["state"] == "needs_confirmation"
             assert answer["job_id"] is None
             assert answer["cost"]["ceiling_usd"] == PRICE
             assert words in answer["next_step"]
             assert "Nothing was charged." in answer["next_step"]
 
-    assert len(person.asked) == 4
+    assert len(person.asked) == 2
+    assert place.accepted == 0
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("content", [None, {}, {"proceed": False}, {"something": "else"}])
+async def test_accepting_is_a_yes_whatever_comes_with_it(content: Any, era: str, tmp_path: Path) -> None:
+    async with house(tmp_path) as place, place.connect(era, elicitation_callback=Person("accept", content)) as client:
+        job = data(await client.call_tool("image_to_video", DEAR))
+
+    assert job["job_id"].startswith("kj_")
+    assert place.accepted == 1
+
+
+@everywhere
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_a_host_that_answers_before_a_person_can_read_is_one_without_forms(
+    action: str, transport: str, era: str, tmp_path: Path
+) -> None:
+    """
+    Nobody has said no, so the ceiling that was given decides, and only one that is high enough.
+    """
+    clock = Clock()
+    person = Person(action, clock=clock, took_ms=999)
+    async with (
+        house(tmp_path, transport, world=clock.world()) as place,
+        place.connect(era, elicitation_callback=person) as client,
+    ):
+        asked = data(await client.call_tool("image_to_video", DEAR))
+        low = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": 4.19}))
+        unspent = place.accepted
+        started = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
+
+    assert asked["state"] == low["state"] == "needs_confirmation"
+    assert "has not seen it" in asked["next_step"]
+    assert "max_cost_usd 4.20" in asked["next_step"]
+    assert unspent == 0
+    assert started["job_id"].startswith("kj_")
+    assert place.accepted == 1
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_clock_that_is_set_back_makes_no_haste(era: str, tmp_path: Path) -> None:
+    clock = Clock()
+    person = Person("decline", clock=clock, took_ms=-60_000)
+    async with (
+        house(tmp_path, world=clock.world()) as place,
+        place.connect(era, elicitation_callback=person) as client,
+    ):
+        answer = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
+
+    assert "said no" in answer["next_step"]
+    assert place.accepted == 0
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize(
+    ("settings", "arguments", "code"),
+    [
+        ({"FAL_KEY": ""}, {}, "no_api_key"),
+        ({"KLING_MCP_MAX_JOB_USD": "4.19"}, {}, "over_budget"),
+        ({"KLING_MCP_DAILY_BUDGET_USD": "4.19"}, {}, "over_budget"),
+        ({"KLING_MCP_DATA_DIR": "{folder}/file/state"}, {}, "ledger_unavailable"),
+        ({}, {"image": "{folder}/nothing.png"}, "input_refused"),
+        ({}, {"image": "{folder}/file"}, "input_refused"),
+        ({}, {"image": "http://127.0.0.1/fox.png"}, "input_refused"),
+        ({}, {"image": "kling://jobs/kj_none/last-frame"}, "unknown_job"),
+        ({}, {"prompt": " "}, "invalid_arguments"),
+    ],
+)
+async def test_nobody_is_asked_about_a_job_that_cannot_be_made(
+    settings: dict[str, str], arguments: dict[str, str], code: str, era: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder, and not a picture")
+    person = Person("accept")
+    environment = {name: value.format(folder=tmp_path) for name, value in settings.items()}
+    call = {**DEAR, **{name: value.format(folder=tmp_path) for name, value in arguments.items()}}
+    async with (
+        house(tmp_path, **environment) as place,
+        place.connect(era, elicitation_callback=person) as client,
+    ):
+        error = refused(await client.call_tool("image_to_video", call))
+
+    assert error["code"] == code
+    assert person.asked == []
     assert place.accepted == 0
 
 
@@ -108,7 +209,7 @@ async def test_a_ceiling_holds_where_a_person_could_be_asked_too(era: str, tmp_p
     """
     Above max_cost_usd nobody is asked and nothing is sent, however cheap.
     """
-    person = Person("accept", True)
+    person = Person("accept")
     async with house(tmp_path) as place, place.connect(era, elicitation_callback=person) as client:
         answer = data(await client.call_tool("image_to_video", {**SHORT, "max_cost_usd": 0.01}))
 
@@ -118,22 +219,23 @@ async def test_a_ceiling_holds_where_a_person_could_be_asked_too(era: str, tmp_p
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize(("confirm", "asks"), [("always", 1), ("auto", 0), ("never", 0)])
-async def test_the_operator_decides_what_is_asked_about(confirm: str, asks: int, era: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forms", [True, False])
+@pytest.mark.parametrize(("confirm", "asks"), [("always", True), ("auto", False), ("never", False)])
+async def test_the_operator_decides_what_is_asked_about_and_it_is_asked_once(
+    confirm: str, asks: bool, forms: bool, era: str, tmp_path: Path
+) -> None:
     """
-    A cheap job: asked about only if everything is; and then tools say that they need a person.
+    A cheap job. A host that shows forms shows ours, with the price; only another one is told to ask by itself.
     """
-    person = Person("accept", True)
-    async with (
-        house(tmp_path, KLING_MCP_CONFIRM=confirm) as place,
-        place.connect(era, elicitation_callback=person) as client,
-    ):
+    person = Person("accept")
+    options: dict[str, Any] = {"elicitation_callback": person} if forms else {}
+    async with house(tmp_path, KLING_MCP_CONFIRM=confirm) as place, place.connect(era, **options) as client:
         tools = (await client.list_tools()).tools
-        await client.call_tool("image_to_video", SHORT)
+        await client.call_tool("image_to_video", {**SHORT, "max_cost_usd": 1})
 
     need = {tool.name for tool in tools if (tool.meta or {}).get("anthropic/requiresUserInteraction")}
-    assert need == ({"image_to_video", "multi_shot_video"} if confirm == "always" else set())
-    assert len(person.asked) == asks
+    assert need == ({"image_to_video", "multi_shot_video"} if asks and not forms else set())
+    assert len(person.asked) == (1 if asks and forms else 0)
     assert place.accepted == 1
 
 
@@ -163,30 +265,65 @@ async def test_a_host_that_never_answers_is_not_waited_for_forever(transport: st
     ):
         with anyio.fail_after(10):
             answer = data(await client.call_tool("image_to_video", DEAR))
+            unspent = place.accepted
+            started = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
 
-    assert waited == [170.0]
+    assert waited == [170.0], "who was told the way on is not asked again"
     assert answer["state"] == "needs_confirmation"
     assert "no answer came" in answer["next_step"]
-    assert "KLING_MCP_CONFIRM" in answer["next_step"]
-    assert place.accepted == 0
+    assert "max_cost_usd 4.20" in answer["next_step"]
+    assert unspent == 0
+    assert started["job_id"].startswith("kj_")
+    assert place.accepted == 1
 
 
-async def test_a_host_that_cannot_show_its_form_after_all_gets_an_answer(tmp_path: Path) -> None:
+async def test_silence_is_no_agreement_to_a_ceiling_that_was_given_before_it(tmp_path: Path) -> None:
     """
-    An error in place of an answer is no agreement, and no failure of the call either.
+    The person may be away from the machine; only a call made after the silence counts without them.
     """
 
-    async def broken(context: Any, params: t.ElicitRequestParams) -> t.ErrorData:
-        return t.ErrorData(code=t.INTERNAL_ERROR, message="no window")
+    async def sleep(seconds: float) -> None:
+        await anyio.sleep(0.05)
 
-    async with house(tmp_path) as place, place.connect(OLDER, elicitation_callback=broken) as client:
-        answer = data(await client.call_tool("image_to_video", DEAR))
+    async def silent(context: Any, params: t.ElicitRequestParams) -> t.ElicitResult:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with (
+        house(tmp_path, world=World(sleep=sleep)) as place,
+        place.connect(OLDER, elicitation_callback=silent) as client,
+    ):
+        answer = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
 
     assert answer["state"] == "needs_confirmation"
     assert place.accepted == 0
 
 
-AGREED: dict[str, Any] = {"confirm_cost": t.ElicitResult(action="accept", content={"proceed": True})}
+_ERROR = t.ErrorData(code=t.INTERNAL_ERROR, message="no window")
+_NONSENSE = t.ElicitResult.model_construct(action="perhaps", content=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", [_ERROR, _NONSENSE], ids=["error", "nonsense"])
+async def test_a_host_that_cannot_show_its_form_after_all_is_one_without_forms(broken: Any, tmp_path: Path) -> None:
+    """
+    No answer that can be read is no agreement, no failure of the call, and nothing that may have been charged.
+    """
+
+    async def answers(context: Any, params: t.ElicitRequestParams) -> Any:
+        return broken
+
+    async with house(tmp_path) as place, place.connect(OLDER, elicitation_callback=answers) as client:
+        answer = data(await client.call_tool("image_to_video", DEAR))
+        unspent = place.accepted
+        started = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
+
+    assert answer["state"] == "needs_confirmation"
+    assert "max_cost_usd 4.20" in answer["next_step"]
+    assert unspent == 0
+    assert started["job_id"].startswith("kj_")
+
+
+AGREED: dict[str, Any] = {"confirm_cost": t.ElicitResult(action="accept", content=None)}
 
 
 @pytest.mark.parametrize("transport", ["memory", "stdio", "http"])
@@ -195,7 +332,7 @@ async def test_a_confirmation_that_is_replayed_gives_the_job_that_it_made(transp
     The seal holds for ten minutes and any number of times; the ledger counts what it carries once.
     """
     async with house(tmp_path, transport) as place:
-        person = Person("accept", True)
+        person = Person("accept")
         async with place.connect(NEWER, elicitation_callback=person) as client:
             question = await client.session.call_tool("image_to_video", DEAR, allow_input_required=True)
             assert isinstance(question, t.InputRequiredResult)

@@ -104,18 +104,27 @@ class Boom(Exception):
     """A defect whose message holds what nobody may read."""
 
 
-async def _raises(_: Any) -> Any:
-    raise Boom(SECRET)
-
-
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize(("spends", "billed"), [(True, "It may have been charged."), (False, "list_jobs")])
+@pytest.mark.parametrize(
+    ("spends", "begun", "billed"),
+    [
+        (True, True, "It may have been charged."),
+        (True, False, "Nothing was charged."),
+        (False, False, "list_jobs"),
+    ],
+)
 async def test_a_defect_in_a_tool_is_told_by_a_reference_and_nothing_else(
-    spends: bool, billed: str, era: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    spends: bool, begun: bool, billed: str, era: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
     The log has the details under the reference; the answer has neither message nor name of the exception.
     """
+
+    async def _raises(call: Any) -> Any:
+        if begun:
+            call.billed = "maybe"
+        raise Boom(SECRET)
+
     like = TOOLS["image_to_video" if spends else "get_job"]
     broken = Tool("broken", like.title, like.description, like.annotations, like.schema, _raises, None)
     async with house(tmp_path) as place:

@@ -82,16 +82,18 @@ async def test_a_task_outlives_the_server_that_made_it(transport: str, tmp_path:
     assert place.accepted == 1
 
 
-async def test_the_same_call_is_the_same_task_and_says_so(tmp_path: Path) -> None:
+async def test_the_same_call_is_answered_by_the_job_and_is_no_second_task(tmp_path: Path) -> None:
     """
-    Nothing is sent again; the message of the answer tells how to make another.
+    A host reports a second task as a second video; the first one says what it costs.
     """
     async with house(tmp_path, speed=5) as place, place.connect(NEWER, extensions=[TakesTasks()]) as client:
         first = await client.session.call_tool("image_to_video", SHORT, allow_claimed=True)
         again = await client.session.call_tool("image_to_video", SHORT, allow_claimed=True)
 
-    assert again.task_id == first.task_id  # type: ignore[union-attr]
-    assert "nothing new was sent or charged" in again.status_message  # type: ignore[union-attr]
+    job = data(again)  # type: ignore[arg-type]
+    assert job["job_id"] == first.task_id  # type: ignore[union-attr]
+    assert "nothing new was sent or charged" in job["warnings"][-1]
+    assert "about $0.26, at most $0.26" in first.status_message  # type: ignore[union-attr]
     assert place.accepted == 1
 
 
@@ -146,6 +148,27 @@ async def test_a_cancelled_task_is_cancelled_and_no_message_is_lost(tmp_path: Pa
     assert before.status == "working"
     assert "queued at fal.ai" in (before.status_message or "")
     assert after.status == "cancelled"
+
+
+async def test_a_task_that_is_cancelled_while_it_renders_goes_on(tmp_path: Path) -> None:
+    """
+    Hosts cancel the tasks of a chat that is stopped; a video that is billed anyway is not thrown away for that.
+    """
+    taker = TakesTasks()
+    async with house(tmp_path, speed=20) as place, place.connect(NEWER, extensions=[taker]) as client:
+        offered = await client.session.call_tool("image_to_video", SHORT, allow_claimed=True)
+        task_id = offered.task_id  # type: ignore[union-attr]
+        while data(await client.call_tool("get_job", {"job_id": task_id, "wait_seconds": 1}))["state"] != "running":
+            pass
+        await client.session.send_request(CancelTask(params=TaskName(task_id=task_id)), t.EmptyResult)
+        during = data(await client.call_tool("get_job", {"job_id": task_id}))
+        end = await taker.end_of(client.session, task_id)
+
+    assert during["warnings"] == []
+    assert end.status == "completed"
+    assert end.result is not None
+    assert end.result["structuredContent"]["state"] == "completed"
+    assert [request.kind for request in place.simulator.requests if request.kind == "cancel"] == []
 
 
 @pytest.mark.parametrize("era", ERAS)

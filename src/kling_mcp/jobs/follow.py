@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from kling_mcp.errors import KlingError
+from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.fal.failures import RequestNotFound
 from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, video_of_body
 from kling_mcp.jobs.budget import micro_dollars
-from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed
+from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed, Trouble
 from kling_mcp.jobs.job import Finished as JobFinished
 from kling_mcp.jobs.listen import Listener
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.platform import PastRequest
     from kling_mcp.fal.queue import QueueStatus
     from kling_mcp.jobs.desk import Desk
+    from kling_mcp.jobs.job import Again
     from kling_mcp.jobs.save import Saver
     from kling_mcp.settings import Settings
 
@@ -39,6 +40,9 @@ __all__ = ["CANCELLED_IN_QUEUE", "Follower", "Watch", "receipt_of"]
 log = logging.getLogger(__name__)
 
 _SLOWEST_POLL_SECONDS: Final = 15.0
+_RAREST_POLL_SECONDS: Final = 600.0
+_POLLS_OF_A_LONG_JOB: Final = 40
+"""How often a job that never ends is asked about while the time it has taken doubles, more or less."""
 _TROUBLED_POLL_SECONDS: Final = 60.0
 _GROWTH: Final = 1.5
 _POLLS_AT_ONCE: Final = 32
@@ -53,8 +57,15 @@ _HISTORY_MARGIN_MS: Final = 2 * 86_400_000
 """The history is asked by fal's clock, which may not be ours."""
 
 _UNKNOWN_TYPE: Final = "unknown_error"
+_NEVER_STARTED: Final = frozenset({"request_timeout", "startup_timeout"})
+"""How fal ends a request that it has not started in time."""
 
-CANCELLED_IN_QUEUE: Final = Fault("cancelled", "It was taken out of fal.ai's queue before it ran.", "no")
+CANCELLED_IN_QUEUE: Final = Fault(
+    "cancelled", "It was taken out of fal.ai's queue before it ran.", "no", again="next_take"
+)
+_SIMULATOR_GONE: Final = Fault(
+    "fal_unreachable", "The simulator that had this job has been stopped, which ends its jobs.", "no", again="same_call"
+)
 
 
 class Follower:
@@ -112,7 +123,7 @@ class Follower:
         return self._fal().queue.status_stream(job.intent.endpoint_id, receipt_of(job))
 
     async def look(self, job: Job, watch: Watch) -> Job:
-        """Ask fal once how *job* is, and record what it says; trouble is only remembered on *watch*."""
+        """Ask fal once how *job* is, and record what it says, or since when it says nothing."""
         watch.calm = False
         try:
             async with self._polls:
@@ -121,8 +132,28 @@ class Follower:
                 return await self._poll(job, watch) if job.open else job
         except KlingError as trouble:
             watch.slow_down()
-            log.warning("polling a job failed", extra={"job_id": job.job_id, "why": trouble.what})
+            if isinstance(trouble, LedgerUnavailable):
+                log.warning("polling a job failed", extra={"job_id": job.job_id, "why": trouble.what})
+                return job
+            return await self._troubled(job, trouble.code, f"{trouble.what} {trouble.next_step}")
+
+    async def _troubled(self, job: Job, code: str, message: str) -> Job:
+        """Note that fal does not say how *job* is; once for each kind of reason, not at every look."""
+        before = job.trouble
+        if before is not None and before.code == code:
             return job
+        log.warning("polling a job failed", extra={"job_id": job.job_id, "why": message})
+        since_ms = self._desk.world.now_ms() if before is None else before.since_ms
+        return await self._noted(job, Trouble(code, message, since_ms))
+
+    async def _noted(self, job: Job, trouble: Trouble | None) -> Job:
+        try:
+            job = await self._desk.ask(lambda ledger: ledger.note_trouble(job.job_id, trouble))
+        except LedgerUnavailable as unavailable:
+            log.warning("trouble with a job was not noted", extra={"job_id": job.job_id, "why": unavailable.what})
+        else:
+            await self._desk.tell(job)
+        return job
 
     async def _cancel(self, job: Job, watch: Watch) -> Job:
         """Pass the user's wish on: it may have come before fal had given an id to cancel."""
@@ -136,7 +167,8 @@ class Follower:
         try:
             status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
         except RequestNotFound as refusal:
-            if watch.still("fal does not know the request") < _MISSING_PATIENCE_SECONDS:
+            patient = watch.still("fal does not know the request") < _MISSING_PATIENCE_SECONDS
+            if patient and self._settings.backend == "fal":
                 raise
             return await self._give_up(job, watch, f"fal.ai no longer answers for this request ({refusal.what})")
         self._desk.world.passed("polled")
@@ -146,6 +178,8 @@ class Follower:
         return await self._progress(job, status)
 
     async def _progress(self, job: Job, status: QueueStatus) -> Job:
+        if job.trouble is not None:
+            job = await self._noted(job, None)
         note = status.logs[-1].message if status.logs else job.progress_note
         event = Progressed(status.running, status.queue_position, note)
         if (job.state == "running", job.queue_position, job.progress_note) == (
@@ -160,6 +194,9 @@ class Follower:
         try:
             outcome = await self._fal().queue.result(job.intent.endpoint_id, receipt_of(job))
         except KlingError as trouble:
+            if status.failure is not None:
+                # An end that fal states is an end, whatever it answers to the question for more.
+                return await self._failed(job, status.failure)
             # A 504 here says nothing about the job: half of one user's finished clips were lost to that.
             gone = isinstance(trouble, RequestNotFound)
             if watch.still("the result cannot be had") < _RESULT_PATIENCE_SECONDS and not gone:
@@ -167,20 +204,26 @@ class Follower:
             return await self._give_up(job, watch, f"the result could not be fetched ({trouble.what})")
         self._desk.world.passed("result fetched")
         if isinstance(outcome, NotReady):
-            return job
+            return job if status.failure is None else await self._failed(job, status.failure)
         if isinstance(outcome, Finished):
             units = outcome.billable_units
             cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
             event = JobFinished(outcome.body, None if cost is None else micro_dollars(cost))
-        else:
-            # The result says more than the status: also which field it is about, and whether it is billed.
-            unknown = outcome.failure.type == _UNKNOWN_TYPE
-            event = _ended((status.failure or outcome.failure) if unknown else outcome.failure)
-        return (await self._desk.apply(job.job_id, event)).job
+            return (await self._desk.apply(job.job_id, event)).job
+        # The result says more than the status: also which field it is about, and whether it is billed.
+        unknown = outcome.failure.type == _UNKNOWN_TYPE
+        return await self._failed(job, (status.failure or outcome.failure) if unknown else outcome.failure)
+
+    async def _failed(self, job: Job, failure: Failure) -> Job:
+        return (await self._desk.apply(job.job_id, _ended(failure, job))).job
 
     async def _give_up(self, job: Job, watch: Watch, why: str) -> Job:
         """Take the result from the history, and believe that there is none only after a day of asking."""
+        if self._settings.backend == "simulator":
+            return (await self._desk.apply(job.job_id, Failed(_SIMULATOR_GONE))).job
         watch.slow_down()
+        if job.trouble is None:
+            job = await self._troubled(job, "fal_unreachable", f"It is still being looked for: {why}.")
         if watch.still("nobody has the result") < watch.ask_history_after:
             return job
         past = await self._past(job)
@@ -221,6 +264,7 @@ class Watch:
         self.cancel_asked = False
         self.ask_history_after = 0.0
         self._pause_seconds = pause_seconds
+        self._watched_seconds = 0.0
         self._lasted: dict[str, float] = {}
         self._seen: set[str] = set()
 
@@ -230,18 +274,20 @@ class Watch:
         return self._lasted.setdefault(trouble, 0.0)
 
     def grow(self) -> None:
-        """Ask a little less often: all is well."""
+        """Ask a little less often, and ever less often in the hours of a job that never ends: all is well."""
         self.calm = True
-        self._pause_seconds = min(self._pause_seconds * _GROWTH, _SLOWEST_POLL_SECONDS)
+        slowest = max(_SLOWEST_POLL_SECONDS, min(self._watched_seconds / _POLLS_OF_A_LONG_JOB, _RAREST_POLL_SECONDS))
+        self._pause_seconds = min(self._pause_seconds * _GROWTH, slowest)
 
     def slow_down(self) -> None:
         """Ask much less often."""
-        self._pause_seconds = min(self._pause_seconds * 2, _TROUBLED_POLL_SECONDS)
+        self._pause_seconds = max(self._pause_seconds, min(self._pause_seconds * 2, _TROUBLED_POLL_SECONDS))
 
     def pause(self) -> float:
         """How many seconds the pause after this look lasts."""
         self._lasted = {trouble: self._lasted[trouble] + self._pause_seconds for trouble in self._seen}
         self._seen = set()
+        self._watched_seconds += self._pause_seconds
         return self._pause_seconds
 
 
@@ -256,14 +302,21 @@ def receipt_of(job: Job) -> Receipt:
     )
 
 
-def _ended(failure: Failure) -> CancelledAtFal | Failed:
+def _ended(failure: Failure, job: Job) -> CancelledAtFal | Failed:
+    again: Again | None = None
+    if failure.type in _NEVER_STARTED and failure.billed == "no" and job.started_ms is None:
+        again = "same_call"
+    elif failure.retryable or failure.type == "client_cancelled":
+        again = "next_take"
+    elif failure.type != _UNKNOWN_TYPE and failure.code == "fal_rejected":
+        again = "changed_call"
     fault = Fault(
         failure.code,
-        f"{failure.sentence} {failure.next_step}",
+        # Which call brings the video all the same depends on the job, and is said with it.
+        failure.sentence if again in {"same_call", "next_take"} else f"{failure.sentence} {failure.next_step}",
         failure.billed,
         failure.field,
         failure.upstream_detail,
+        again,
     )
-    if failure.type == "client_cancelled":
-        return CancelledAtFal(fault)
-    return Failed(fault)
+    return CancelledAtFal(fault) if failure.type == "client_cancelled" else Failed(fault)

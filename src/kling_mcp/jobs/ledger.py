@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from kling_mcp.jobs.budget import micro_dollars
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
+    from kling_mcp.settings import Settings
 
 __all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Known", "Ledger", "Limits", "Reservation", "Upload"]
 
@@ -27,6 +30,11 @@ class Limits:
 
     job_u: int
     day_u: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits that are set."""
+        return cls(micro_dollars(settings.max_job_usd), micro_dollars(settings.daily_budget_usd))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,9 @@ class Listener:
             self._deaf.add(job.job_id)
         if heard in {"nothing", "part"}:
             await self._world.sleep(seconds)
+        elif heard == "silence" and seconds > _LONGEST_SECONDS:
+            # A job that never ends is asked about ever more rarely, also where a stream could be had.
+            await self._world.sleep(seconds - _LONGEST_SECONDS)
 
     def forget(self, job: Job) -> None:
         """Keep nothing about *job*."""

@@ -9,6 +9,7 @@ long as the server.
 from __future__ import annotations
 
 import logging
+import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import TYPE_CHECKING, Final, assert_never
 import anyio
 import anyio.to_thread
 
-from kling_mcp.errors import InvalidArguments, KlingError, NoApiKey, UnknownJob
+from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable, NoApiKey, UnknownJob
+from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.desk import Desk
-from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, SettledByUser, Withdrawn
+from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, Progressed, SettledByUser, Withdrawn
+from kling_mcp.jobs.ledger import Limits
+from kling_mcp.jobs.warnings import CANCELLED_TOO_LATE
 from kling_mcp.jobs.world import World
 
 if TYPE_CHECKING:
@@ -78,6 +82,8 @@ class Studio:
         self._opened_fal: Fal | None = None
         self._tasks: TaskGroup | None = None
         self._parts: _Parts | None = None
+        self.unanswered: set[str] = set()
+        """Fingerprints of calls whose price the user was asked about without an answer."""
 
     # ---- lifetime
 
@@ -137,6 +143,21 @@ class Studio:
         fingerprint = draft.fingerprint(self.settings.account)
         return await self.desk.ask(lambda ledger: ledger.standing(fingerprint, self.world.now_ms()))
 
+    async def check(self, draft: Draft) -> None:
+        """
+        Refuse now what `start` would refuse, before a person is asked about the price.
+
+        Raises:
+            NoApiKey: There is no key to pay with.
+            OverBudget: A limit would be passed.
+            LedgerUnavailable: The job could not be recorded.
+        """
+        if self.settings.backend == "fal" and self.settings.fal_key is None:
+            raise NoApiKey
+        await self.desk.owner()
+        ceiling_u, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
+        await self.desk.ask(lambda ledger: ledger.afford(ceiling_u, limits, self.world.now_ms()))
+
     async def start(self, draft: Draft, nonce: str | None = None) -> Started:
         """
         Start *draft*, once: the same call finds the same job.
@@ -154,22 +175,41 @@ class Studio:
         self._group().start_soon(self._part().submitter.produce, take)
         with anyio.move_on_after(_KNOWN_WITHIN_SECONDS):
             await take.settled.wait()
-        if take.error is not None:
-            raise take.error
         if take.job_id is None:
             await take.known.wait()
-        return Started(await self.get(take.job_id or ""), take.fresh)
+        if isinstance(take.error, KlingError):
+            raise take.error
+        if take.error is not None:
+            # Before the reservation, so certainly before anything was sent.
+            reference = secrets.token_hex(4)
+            log.error("a job could not be reserved", exc_info=take.error, extra={"reference": reference})
+            raise Internal(reference) from take.error
+        try:
+            return Started(await self.get(take.job_id or ""), take.fresh)
+        except LedgerUnavailable as error:
+            raise LedgerUnavailable(
+                error.what,
+                "The job goes on; list_jobs shows it once the ledger can be read, and the same call finds it.",
+                billed="maybe",
+                job_id=take.job_id,
+            ) from error
 
     # ---- looking
 
     async def get(self, job_id: str) -> Job:
         """
-        One job.
+        One job, by its own id or by fal's for its request.
 
         Raises:
             UnknownJob: No such job.
         """
-        return await self.desk.ask(lambda ledger: ledger.get(job_id))
+        try:
+            return await self.desk.ask(lambda ledger: ledger.get(job_id))
+        except UnknownJob:
+            found = await self.desk.ask(lambda ledger: ledger.of_request(job_id))
+            if found is None:
+                raise
+            return found
 
     async def page(self, state: State | None, limit: int, before_seq: int | None) -> Sequence[Job]:
         """Jobs, newest first."""
@@ -222,6 +262,7 @@ class Studio:
         from kling_mcp.jobs.follow import CANCELLED_IN_QUEUE, receipt_of
 
         job = await self.get(job_id)
+        job_id = job.job_id
         if job.state == "preparing":
             found = await self.desk.apply(job_id, Withdrawn(_CANCELLED_BEFORE))
             if found.changed:
@@ -241,13 +282,35 @@ class Studio:
                 found = await self.desk.apply(job_id, CancelledAtFal(CANCELLED_IN_QUEUE))
                 return found.job, "It was taken out of the queue before it ran. Nothing was charged."
             case "requested":
-                return job, "Cancelling was asked for, but it is already running: it may still finish and be billed."
+                if job.state == "queued":
+                    job = (await self.desk.apply(job_id, Progressed(running=True))).job
+                return job, CANCELLED_TOO_LATE
             case "too_late":
                 return job, "It had already finished at fal.ai, so it is billed; get_job brings the video."
             case "not_found":
                 return job, "fal.ai does not know this request any more; get_job shows what becomes of it."
             case _:
                 assert_never(outcome)
+
+    async def withdraw(self, job_id: str) -> Job:
+        """
+        Cancel *job_id* if that certainly costs nothing; a video that is being rendered is billed and goes on.
+
+        Raises:
+            UnknownJob: No such job.
+            FalUnreachable: fal.ai could not be asked.
+        """
+        from kling_mcp.fal.queue import QueueStatus
+        from kling_mcp.jobs.follow import receipt_of
+
+        job = await self.get(job_id)
+        if job.state == "submitting":
+            job = await self.news(job, _KNOWN_WITHIN_SECONDS)
+        if job.state == "queued":
+            status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
+            if not isinstance(status, QueueStatus) or status.running:
+                return job
+        return (await self.cancel(job.job_id))[0] if job.state in {"preparing", "queued"} else job
 
     async def resolve(self, job_id: str, *, charged: bool, request_id: str | None) -> Job:
         """
@@ -258,6 +321,7 @@ class Studio:
             InvalidArguments: The job is not unknown, or fal has no such request.
         """
         job = await self.get(job_id)
+        job_id = job.job_id
         if job.state != "unknown":
             raise InvalidArguments(
                 f"Job {job_id} is {job.state}, not unknown; there is nothing to settle.",

@@ -148,7 +148,7 @@ class Submitter:
             self._busy.discard(intent.job_id)
 
     async def _bring(self, take: Take, intent: Intent, owner: str) -> None:
-        limits = Limits(micro_dollars(self._settings.max_job_usd), micro_dollars(self._settings.daily_budget_usd))
+        limits = Limits.of(self._settings)
         reservation = await self._desk.ask(
             lambda ledger: ledger.reserve(intent, limits, owner, self._desk.world.now_ms())
         )

@@ -28,7 +28,7 @@ from kling_mcp.catalog.endpoint import Catalog, load
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.studio import Studio
-from kling_mcp.server import prompts, resources, results, tasks
+from kling_mcp.server import confirm, prompts, resources, results, tasks
 from kling_mcp.server.eras import known_to_the_client
 from kling_mcp.server.instructions import instructions
 from kling_mcp.server.news import News
@@ -267,7 +267,9 @@ def _load() -> None:
 
 async def _list_tools(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
     app = ctx.lifespan_context
-    return t.ListToolsResult(tools=definitions(app.tools, app.catalog, app.studio.settings))
+    return t.ListToolsResult(
+        tools=definitions(app.tools, app.catalog, app.studio.settings, forms=confirm.shows_forms(ctx))
+    )
 
 
 async def _call_tool(
@@ -277,6 +279,7 @@ async def _call_tool(
     tool = app.tools.get(params.name)
     if tool is None:
         raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
+    call = Call(app, ctx, params, app.patience())
     try:
         if (where := unencodable(params.arguments)) is not None:
             raise InvalidArguments(
@@ -285,7 +288,7 @@ async def _call_tool(
                 "Send it again with whole characters.",
                 field=where,
             )
-        answer: Any = await tool.run(Call(app, ctx, params, app.patience()))
+        answer: Any = await tool.run(call)
     except KlingError as error:
         return results.refusal(error, spends=tool.spends)
     except MCPError:
@@ -293,7 +296,7 @@ async def _call_tool(
     except Exception:
         reference = secrets.token_hex(4)
         log.exception("tool failed", extra={"tool": params.name, "reference": reference})
-        return results.refusal(Internal(reference, billed="maybe" if tool.spends else "no"), spends=tool.spends)
+        return results.refusal(Internal(reference, billed=call.billed), spends=tool.spends)
     return answer
 
 

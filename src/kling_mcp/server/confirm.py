@@ -5,6 +5,10 @@ A client that can show a form is asked, in both protocol eras. Any other has
 to repeat the price as `max_cost_usd`, which is what an assistant does once
 its user has agreed. A confirmation carries a number that the ledger accepts
 for one job only, so replaying it finds that job and makes no second one.
+
+Some hosts declare forms and answer them by themselves. An answer that comes
+faster than a person reads, and is no yes, is such a host's: it counts as one
+without forms.
 """
 
 from __future__ import annotations
@@ -13,15 +17,17 @@ import json
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 
 from kling_mcp.server.results import Json, cents, result, usd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
     from mcp.server.context import ServerRequestContext
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.world import World
     from kling_mcp.settings import Settings
 
-__all__ = ["Go", "gate"]
+__all__ = ["Go", "gate", "shows_forms"]
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +46,18 @@ _ANSWER_WITHIN_SECONDS: Final = 170.0
 
 _QUESTION: Final = "confirm_cost"
 
-_FORM: Final[Json] = {
-    "type": "object",
-    "properties": {
-        "proceed": {"type": "boolean", "title": "Make this video", "description": "Start the job at this price."}
-    },
-    "required": ["proceed"],
+_FORM: Final[Json] = {"type": "object", "properties": {}}
+"""No fields: the answer is in accepting, and a field would be more keys to press for a person."""
+
+_FASTEST_PERSON_MS: Final = 1_000
+"""Hosts that decline or cancel by themselves do it in some ten milliseconds; nobody has read a price in a second."""
+
+Word: TypeAlias = Literal["decline", "cancel", "not shown", "no answer"]
+
+_SAID: Final[Mapping[Word, str]] = {"decline": "said no", "cancel": "did not decide"}
+_UNSEEN: Final[Mapping[Word, str]] = {
+    "not shown": "This host answered the question about the price by itself, so the user has not seen it",
+    "no answer": "The user was asked about the price and no answer came",
 }
 
 
@@ -71,15 +83,29 @@ async def gate(
         )
     if not _asks(studio.settings, ceiling):
         return Go()
-    if not _shows_forms(ctx):
-        if cap is not None:
-            return Go()
-        return _needed(
-            draft,
-            f"It could cost up to ${price}, which needs the user's agreement first. Nothing was charged.",
-            f"Tell the user the price; if they agree, call again with the same arguments and max_cost_usd {price}.",
-        )
-    return await _ask(draft, studio.world, ctx, params)
+    why = f"It could cost up to ${price}, which needs the user's agreement first."
+    unanswered = draft.fingerprint(studio.settings.account)
+    if shows_forms(ctx) and not (cap is not None and unanswered in studio.unanswered):
+        answer = await _ask(draft, studio.world, ctx, params)
+        if isinstance(answer, Go | t.InputRequiredResult):
+            return answer
+        if answer in _SAID:
+            return _needed(
+                draft,
+                f"The user was asked about ${price} and {_SAID[answer]}. Nothing was charged.",
+                "The user can say what to change; estimate_cost compares cheaper models and lengths.",
+            )
+        if answer == "no answer":
+            studio.unanswered.add(unanswered)
+            cap = None
+        why = f"{_UNSEEN[answer]} (it could cost up to ${price})."
+    if cap is not None:
+        return Go()
+    return _needed(
+        draft,
+        f"{why} Nothing was charged.",
+        f"Tell the user the price; if they agree, call again with the same arguments and max_cost_usd {price}.",
+    )
 
 
 def _asks(settings: Settings, ceiling: Decimal) -> bool:
@@ -92,7 +118,8 @@ def _asks(settings: Settings, ceiling: Decimal) -> bool:
             return ceiling > settings.confirm_above_usd
 
 
-def _shows_forms(ctx: ServerRequestContext[Any]) -> bool:
+def shows_forms(ctx: ServerRequestContext[Any]) -> bool:
+    """Whether the client can show a form to its user."""
     capabilities = ctx.session.client_capabilities
     asked = capabilities.elicitation if capabilities else None
     # An empty object means forms: the mode came later than the capability.
@@ -101,23 +128,27 @@ def _shows_forms(ctx: ServerRequestContext[Any]) -> bool:
 
 async def _ask(
     draft: Draft, world: World, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
-) -> Go | t.CallToolResult | t.InputRequiredResult:
+) -> Go | t.InputRequiredResult | Word:
     question = _question(draft)
     if ctx.protocol_version >= "2026-07-28":
         answer = (params.input_responses or {}).get(_QUESTION)
         if params.request_state is None or not isinstance(answer, t.ElicitResult):
-            return _put(question)
+            return _put(question, world.now_ms())
         # Sealed by the SDK's boundary; a price that has changed since is asked about again.
         state: Json = json.loads(params.request_state)
         if state.get("question") != question:
-            return _put(question)
-        return _verdict(draft, answer, str(state.get("nonce")))
-    return _verdict(draft, await _answer(question, world, ctx), secrets.token_hex(16))
+            return _put(question, world.now_ms())
+        return _verdict(answer, world.now_ms() - int(state["asked_ms"]), str(state["nonce"]))
+    asked_ms = world.now_ms()
+    answer = await _answer(question, world, ctx)
+    if isinstance(answer, str):
+        return answer
+    return _verdict(answer, world.now_ms() - asked_ms, secrets.token_hex(16))
 
 
-async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -> t.ElicitResult | None:
-    """What the user says to a form of the older era; None where nobody does in time, or the host cannot show it."""
-    answer = None
+async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -> t.ElicitResult | Word:
+    """What comes back from a form of the older era, if anything does in time."""
+    answer: t.ElicitResult | Word = "no answer"
     async with anyio.create_task_group() as tasks:
 
         async def give_up() -> None:
@@ -127,35 +158,27 @@ async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -
         tasks.start_soon(give_up)
         try:
             answer = await ctx.session.elicit_form(question, _FORM, related_request_id=ctx.request_id)
-        except MCPError as refusal:
-            log.info("the host showed no form", extra={"why": refusal.error.message})
+        except (MCPError, ValidationError) as refusal:
+            # Its words come from outside and can be of any length.
+            log.info("the host showed no form", extra={"why": str(refusal)[:200]})
+            answer = "not shown"
         tasks.cancel_scope.cancel()
     return answer
 
 
-def _put(question: str) -> t.InputRequiredResult:
+def _put(question: str, asked_ms: int) -> t.InputRequiredResult:
     form = t.ElicitRequest(params=t.ElicitRequestFormParams(message=question, requested_schema=_FORM))
-    state = json.dumps({"nonce": secrets.token_hex(16), "question": question})
+    state = json.dumps({"nonce": secrets.token_hex(16), "question": question, "asked_ms": asked_ms})
     return t.InputRequiredResult(input_requests={_QUESTION: form}, request_state=state)
 
 
-def _verdict(draft: Draft, answer: t.ElicitResult | None, nonce: str) -> Go | t.CallToolResult:
-    if answer is not None and answer.action == "accept" and (answer.content or {}).get("proceed") is True:
+def _verdict(answer: t.ElicitResult, took_ms: int, nonce: str) -> Go | Word:
+    if answer.action == "accept":
         return Go(nonce)
-    price = cents(draft.quote.ceiling_usd)
-    if answer is None:
-        return _needed(
-            draft,
-            f"The user was asked about ${price} and no answer came. Nothing was charged.",
-            "The same call asks once more. Where the host never shows the question, the user can set "
-            "KLING_MCP_CONFIRM to never for this server.",
-        )
-    said = "did not decide" if answer.action == "cancel" else "said no"
-    return _needed(
-        draft,
-        f"The user was asked about ${price} and {said}. Nothing was charged.",
-        "The user can say what to change; estimate_cost compares cheaper models and lengths.",
-    )
+    # A clock that was set back in between shows no haste.
+    if 0 <= took_ms < _FASTEST_PERSON_MS:
+        return "not shown"
+    return answer.action
 
 
 def _question(draft: Draft) -> str:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from kling_mcp.errors import LedgerUnavailable
+from kling_mcp.jobs.budget import dollars
+from kling_mcp.jobs.warnings import place_in_line, trouble_words, warnings_of
 from kling_mcp.server.eras import PROGRESS_HAS_WORDS
-from kling_mcp.server.results import job_result
+from kling_mcp.server.results import cents, job_result
 from kling_mcp.server.storyboard import storyboard
 from kling_mcp.server.ui import page
 
@@ -44,8 +46,10 @@ async def job(
     app = call.app
     if as_task:
         task = app.jobs.of(current)
-        # A task has no warnings of its own; that the same call was made before is worth saying where it is answered.
-        said = replace(task, message=". ".join([task.message, *warnings]))
+        # A task has neither a price nor warnings of its own, and a model may read nothing else before it ends.
+        intent = current.intent
+        price = f"about ${cents(dollars(intent.estimate_u))}, at most ${cents(dollars(intent.ceiling_u))}"
+        said = replace(task, message=" ".join([f"{task.message}; {price}.", *warnings_of(current, app.now_ms())]))
         if (offered := app.tasks.offered(call.ctx, said)) is not None:
             return offered
     current = await _watched(call, current, wait_seconds)
@@ -63,7 +67,11 @@ async def _watched(call: Call, current: Job, wait_seconds: int) -> Job:
             total = float(expected) if expected and expected > elapsed else None
             words = standing(current, app.now_ms()) if call.ctx.protocol_version >= PROGRESS_HAS_WORDS else None
             await call.ctx.session.report_progress(elapsed, total, words)
-            current = await _news(app, current)
+            try:
+                current = await _news(app, current)
+            except LedgerUnavailable:
+                # The job is what was asked for, and it goes on; how it was last known is the better answer.
+                break
     return current
 
 
@@ -88,14 +96,21 @@ def standing(current: Job, now_ms: int) -> str:
         case "submitting":
             return "sending the request to fal.ai"
         case "queued":
-            place = "" if current.queue_position is None else f", place {current.queue_position + 1} in line"
-            return f"queued at fal.ai{place}{_then(current)}"
+            place = place_in_line(current)
+            words = "" if place is None else f", place {place + 1} in line"
+            return f"queued at fal.ai{words}{_then(current)}{_troubled(current)}"
         case "running":
-            return f"rendering{_left(current, now_ms)}{f': {current.progress_note}' if current.progress_note else ''}"
+            note = f": {current.progress_note}" if current.progress_note else ""
+            return f"rendering{_left(current, now_ms)}{note}{_troubled(current)}"
         case "completed":
             return "finished" if current.saved_to else "finished, saving the video"
         case _:
             return current.state.replace("_", " ")
+
+
+def _troubled(current: Job) -> str:
+    words = trouble_words(current)
+    return "" if words is None else f". {words}"
 
 
 def _then(current: Job) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import mcp_types as t
 
 from kling_mcp.jobs.budget import dollars
+from kling_mcp.jobs.warnings import place_in_line, warnings_of
 from kling_mcp.media.optional import installed
 from kling_mcp.shown import shorten_data_uris
 from kling_mcp.texts import showable
@@ -107,7 +108,6 @@ def prompt_of(job: Job, most_characters: int) -> str:
 def job_view(job: Job, now_ms: int, *more_warnings: str) -> Json:
     """A job as everybody sees it."""
     intent = job.intent
-    placed = job.state == "queued" and job.trouble is None
     view = {
         "job_id": job.job_id,
         "state": job.state,
@@ -119,7 +119,7 @@ def job_view(job: Job, now_ms: int, *more_warnings: str) -> Json:
         "take": intent.take,
         "endpoint": intent.endpoint_id,
         "request_id": job.request_id,
-        "queue_position": job.queue_position if placed else None,
+        "queue_position": place_in_line(job),
         "progress": job.progress_note if job.state == "running" else None,
         "created_at": moment(job.created_ms),
         "elapsed_seconds": max(0, ((job.ended_ms or now_ms) - job.created_ms) // 1000),
@@ -132,7 +132,7 @@ def job_view(job: Job, now_ms: int, *more_warnings: str) -> Json:
         },
         "video": _video(job),
         "error": _error(job),
-        "warnings": list(dict.fromkeys((*_warnings(job), *more_warnings))),
+        "warnings": list(dict.fromkeys((*warnings_of(job, now_ms), *more_warnings))),
         "resource": job_uri(job.job_id),
         "next_step": _next_step(job),
     }
@@ -176,17 +176,6 @@ def jobs_headline(data: Json) -> str:
     count = len(data["jobs"])
     more = "; next_cursor leads to older ones" if data["next_cursor"] else ""
     return f"{count or 'No'} job{'' if count == 1 else 's'}{more}."
-
-
-def _warnings(job: Job) -> list[str]:
-    cancelling = ["Cancelling was asked for while it ran: it may still finish and be billed."]
-    trouble = job.trouble
-    return [
-        *job.warnings,
-        *([f"Since {moment(trouble.since_ms)} fal.ai has not said how it is: {trouble.message}"] if trouble else []),
-        *([job.save_trouble] if job.save_trouble else []),
-        *(cancelling if job.cancel_requested and job.state == "running" else []),
-    ]
 
 
 def _row(job: Job) -> Json:

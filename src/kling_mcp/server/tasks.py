@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
-from kling_mcp.errors import KlingError, UnknownJob
+from kling_mcp.errors import FalUnreachable, KlingError, UnknownJob
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.server.deliver import standing
 from kling_mcp.server.results import job_failure, job_result
@@ -179,8 +179,14 @@ class JobTasks:
         """Leave them: a job asks nothing once it is a task."""
 
     async def cancel(self, task_id: str) -> None:
-        """Ask fal to drop the job, unless it takes longer than a call may."""
-        await self._app.cancel(task_id, self._app.patience())
+        """Cancel the job while it only waits: hosts cancel the tasks of a chat that was stopped, videos and all."""
+        late = FalUnreachable("", "")
+        try:
+            await self._app.patience().soon(lambda: self._app.studio.withdraw(task_id), late)
+        except FalUnreachable as trouble:
+            # Asked all the same, behind this call: what comes of it shows in the task.
+            if trouble is not late:
+                raise
 
     def _status(self, job: Job) -> Status:
         if job.state == "cancelled":

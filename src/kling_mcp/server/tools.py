@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.catalog.endpoint import Catalog
     from kling_mcp.catalog.endpoint import Tool as JobTool
+    from kling_mcp.errors import Billed
     from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
     from kling_mcp.server.patience import Patience
@@ -37,14 +38,15 @@ __all__ = ["TOOLS", "Call", "Tool", "definitions"]
 Answer = t.CallToolResult | t.InputRequiredResult | dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One call of a tool: what it works with and what it was given."""
+    """One call of a tool: what it works with and what it was given, and whether money may have moved by it so far."""
 
     app: App
     ctx: ServerRequestContext[App]
     params: t.CallToolRequestParams
     patience: Patience
+    billed: Billed = "no"
 
     @property
     def arguments(self) -> Mapping[str, object]:
@@ -71,7 +73,7 @@ class Tool:
         """Whether a call may cost money."""
         return self.annotations is _SPENDS
 
-    def definition(self, catalog: Catalog, settings: Settings) -> t.Tool:
+    def definition(self, catalog: Catalog, *, asked_by_host: bool) -> t.Tool:
         """What `tools/list` says about it."""
         return t.Tool(
             name=self.name,
@@ -80,17 +82,25 @@ class Tool:
             input_schema=self.schema(catalog),
             output_schema=self.output,
             annotations=self.annotations,
-            _meta=self._meta(settings),
+            _meta=self._meta(asked_by_host=asked_by_host),
         )
 
-    def _meta(self, settings: Settings) -> dict[str, Any] | None:
-        asks = {"anthropic/requiresUserInteraction": True} if self.spends and settings.confirm == "always" else {}
+    def _meta(self, *, asked_by_host: bool) -> dict[str, Any] | None:
+        asks = {"anthropic/requiresUserInteraction": True} if self.spends and asked_by_host else {}
         return {**(page.TOOL_META if self.shown else {}), **asks} or None
 
 
-def definitions(tools: Mapping[str, Tool], catalog: Catalog, settings: Settings) -> list[t.Tool]:
-    """All *tools*, in a fixed order."""
-    return [tool.definition(catalog, settings) for tool in tools.values()]
+def definitions(
+    tools: Mapping[str, Tool], catalog: Catalog, settings: Settings, *, forms: bool = False
+) -> list[t.Tool]:
+    """
+    All *tools*, in a fixed order.
+
+    Args:
+        forms: Whether the client shows forms: our own question has the price in it, and the host's would be a second.
+    """
+    asked_by_host = settings.confirm == "always" and not forms
+    return [tool.definition(catalog, asked_by_host=asked_by_host) for tool in tools.values()]
 
 
 # ---- spending
@@ -113,17 +123,20 @@ async def _make(call: Call, tool: JobTool) -> Answer:
     price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
     draft = await studio.prepare(wanted, price, call.arguments)
     standing = await call.patience.soon(lambda: studio.standing(draft))
+    again = standing is not None
     if standing is None:
+        await call.patience.soon(lambda: studio.check(draft))
         with call.patience.of_the_user():
             decision = await confirm.gate(draft, studio, call.ctx, call.params)
         if not isinstance(decision, confirm.Go):
             return decision
+        call.billed = "maybe"
         started = await call.patience.soon(lambda: studio.start(draft, decision.nonce), _late())
         standing, again = started.job, not started.fresh
-    else:
-        again = True
+    call.billed = standing.billed
     warnings = [_again(standing)] if again else []
-    return await deliver.job(call, standing, wanted.wait_seconds or 0, warnings)
+    # What stands already is no second task: a host would report it as a second video.
+    return await deliver.job(call, standing, wanted.wait_seconds or 0, warnings, as_task=not again)
 
 
 def _late() -> LedgerUnavailable:
