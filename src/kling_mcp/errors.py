@@ -22,12 +22,18 @@ happened, whether money moved, and what would work, in that order.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kling_mcp.texts import showable
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
 __all__ = [
     "AccountLocked",
+    "ArgumentFault",
     "Billed",
     "FalRejected",
     "FalUnreachable",
@@ -54,8 +60,45 @@ _MONEY: dict[Billed, str] = {
 }
 
 
+_MOST_FAULTS = 12
+
+
+def _numbered(sentences: Sequence[str]) -> str:
+    return " ".join(f"({number}) {sentence}" for number, sentence in enumerate(sentences, 1))
+
+
 class SettingsError(Exception):
     """A setting has a value that cannot be used; the message names the variable and what it accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentFault:
+    """
+    One thing that is wrong with the arguments of a call.
+
+    Attributes:
+        what: What is wrong, as a sentence.
+        next_step: What would work, as a sentence.
+        path: The argument, as a path such as ``shots[1].duration``.
+        value: What was given, short enough to be shown.
+        allowed: What would be accepted.
+        nearest: The name or value that may have been meant.
+        models: The models that would accept it.
+    """
+
+    what: str
+    next_step: str
+    path: str | None = None
+    value: object = None
+    allowed: tuple[str, ...] = ()
+    nearest: str | None = None
+    models: tuple[str, ...] = ()
+
+    @property
+    def way_out(self) -> str:
+        """What would work, with the models that take it."""
+        models = ", ".join(self.models)
+        return f"{self.next_step} Models that take it: {models}." if models not in self.next_step else self.next_step
 
 
 class KlingError(Exception):
@@ -69,6 +112,7 @@ class KlingError(Exception):
         allowed: The values that would be accepted.
         billed: Whether money moved.
         job_id: The job it is about.
+        faults: Everything that is wrong, where that may be more than one thing.
     """
 
     code: ClassVar[str] = "internal"
@@ -84,15 +128,16 @@ class KlingError(Exception):
         allowed: tuple[str, ...] = (),
         billed: Billed = "no",
         job_id: str | None = None,
+        faults: Sequence[ArgumentFault] = (),
     ) -> None:
         # Some name a file, and the names of files need not be Unicode.
-        what, next_step = showable(what), showable(next_step)
-        self.what = what
-        self.next_step = next_step
-        self.field = field
-        self.allowed = allowed
+        self.what = showable(what)
+        self.next_step = showable(next_step)
+        self.field = None if field is None else showable(field)
+        self.allowed = tuple(showable(value) for value in allowed)
         self.billed: Billed = billed
         self.job_id = job_id
+        self.faults = tuple(faults) or (ArgumentFault(self.what, self.next_step, self.field, None, self.allowed),)
         super().__init__(self.told())
 
     def told(self, *, money: bool = True) -> str:
@@ -104,6 +149,17 @@ class KlingError(Exception):
         """
         moved = f"{_MONEY[self.billed]} " if money and self.about_money else ""
         return f"{self.code}: {self.what} {moved}{self.next_step}"
+
+    @classmethod
+    def of(cls, faults: Sequence[ArgumentFault]) -> Self:
+        """One error for all *faults*, numbered where there are several; the first gives the field."""
+        shown = faults[:_MOST_FAULTS]
+        if len(faults) == 1:
+            what, next_step = faults[0].what, faults[0].way_out
+        else:
+            what = f"{len(faults)} things are wrong. {_numbered([fault.what for fault in shown])}"
+            next_step = f"What would work: {_numbered([fault.way_out for fault in shown])}"
+        return cls(what, next_step, field=faults[0].path, allowed=faults[0].allowed, faults=shown)
 
 
 class InvalidArguments(KlingError):
@@ -129,7 +185,6 @@ class UnknownJob(KlingError):
             f"No job {job_id[:64]!r} is in this ledger.",
             "list_jobs shows the ones that exist.",
             field="job_id",
-            job_id=None,
         )
 
 

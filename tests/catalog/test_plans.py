@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.arguments import PictureSlot, Shot, plan
+from kling_mcp.catalog.arguments import PictureSlot, Shot, plan, wish
 from kling_mcp.catalog.endpoint import load
 
 if TYPE_CHECKING:
@@ -20,6 +20,20 @@ SHOTS = [{"prompt": "Wide.", "duration": 5}, {"prompt": "Close.", "duration": 3}
 TWO: dict[str, Any] = {"image": IMAGE, "shots": SHOTS}
 FACE = {"frontal_image": "/pictures/face.png", "reference_images": ["/pictures/left.png", "/pictures/right.png"]}
 CLIP = {"video": "https://example.com/element.mp4"}
+V3: dict[str, Any] = {**ONE, "model": "v3-standard"}
+FILLED: dict[str, Any] = {
+    "end_image": "",
+    "shots": [],
+    "shot_type": "customize",
+    "negative_prompt": "blur, distort, and low quality",
+    "cfg_scale": 0.5,
+    "aspect_ratio": "16:9",
+    "elements": [{"frontal_image": "", "reference_images": [], "video": "", "voice_id": ""}],
+    "voice_ids": [],
+    "take": 1,
+    "wait_seconds": 0,
+}
+"""What a host sends whose models have to fill in every argument."""
 
 MULTI_PROMPT = [{"prompt": "Wide.", "duration": "5"}, {"prompt": "Close.", "duration": "3"}]
 
@@ -160,6 +174,55 @@ def test_a_call_becomes_the_body_of_its_endpoint(tool: Tool, arguments: dict[str
         ("multi_shot_video", {**TWO, "shots": [{"prompt": "Wide.", "duration": None}, SHOTS[1]]}, TWO),
         ("multi_shot_video", {**TWO, "shot_type": "customize"}, TWO),
         ("multi_shot_video", {**TWO, "duration": None, "prompt": ""}, TWO),
+        # Texts for other types, and other types for texts
+        ("image_to_video", {**ONE, "duration": "7.0"}, {**ONE, "duration": 7}),
+        ("image_to_video", {**ONE, "duration": '"7"'}, {**ONE, "duration": 7}),
+        ("image_to_video", {**ONE, "generate_audio": "True"}, {**ONE, "generate_audio": True}),
+        ("image_to_video", {**ONE, "generate_audio": " false "}, {**ONE, "generate_audio": False}),
+        ("image_to_video", {**ONE, "prompt": 7.0}, {**ONE, "prompt": "7"}),
+        ("image_to_video", {**V3, "voice_ids": [829]}, {**V3, "voice_ids": ["829"]}),
+        ("multi_shot_video", {**TWO, "shots": json.dumps(json.dumps(SHOTS))}, TWO),
+        # Names and ids in quotes, and texts in other forms
+        ("image_to_video", {**ONE, "model": "`V3-Standard`"}, V3),
+        ("image_to_video", {**V3, "voice_ids": ["`a`"]}, {**V3, "voice_ids": ["a"]}),
+        ("image_to_video", {**ONE, "image": f"`{IMAGE}`"}, ONE),
+        (
+            "image_to_video",
+            {**ONE, "image": "`kling://jobs/abc/last-frame`"},
+            {**ONE, "image": "kling://jobs/abc/last-frame"},
+        ),
+        ("image_to_video", {**ONE, "prompt": " Cafe\u0301\r\n\ufeff"}, {**ONE, "prompt": "Caf\u00e9"}),
+        ("multi_shot_video", {**TWO, "shot_type": "Customize "}, TWO),
+        # Words for nothing
+        ("image_to_video", {**V3, "voice_ids": ["null"]}, V3),
+        ("image_to_video", {**V3, "voice_ids": '["None"]'}, V3),
+        ("image_to_video", {**V3, "voice_ids": ["a", "n/a"]}, {**V3, "voice_ids": ["a"]}),
+        ("image_to_video", {**V3, "negative_prompt": "None", "cfg_scale": "NaN", "aspect_ratio": "Undefined"}, V3),
+        ("image_to_video", {**V3, "elements": [{}]}, V3),
+        ("image_to_video", {**V3, "elements": [{"frontal_image": "", "video": "null", "voice_id": "None"}]}, V3),
+        ("image_to_video", {**V3, "elements": "[object Object]"}, V3),
+        (
+            "image_to_video",
+            {**V3, "elements": [{**FACE, "voice_id": "None", "video": "undefined"}]},
+            {**V3, "elements": [FACE]},
+        ),
+        (
+            "image_to_video",
+            {**V3, "elements": [{"reference_images": ["/a.png", "", "null"]}]},
+            {**V3, "elements": [{"reference_images": ["/a.png"]}]},
+        ),
+        ("image_to_video", {**ONE, "take": "NaN", "max_cost_usd": "n/a", "wait_seconds": "null"}, ONE),
+        ("multi_shot_video", {**TWO, "shots": [*SHOTS, None, "null"]}, TWO),
+        # Every argument filled
+        ("image_to_video", {**ONE, **FILLED, "generate_audio": False}, ONE),
+        ("image_to_video", {**ONE, "model": "o1-pro", **FILLED, "generate_audio": False}, {**ONE, "model": "o1-pro"}),
+        (
+            "image_to_video",
+            {**ONE, "model": "v3-turbo-pro", **FILLED, "generate_audio": True},
+            {**ONE, "model": "v3-turbo-pro"},
+        ),
+        ("multi_shot_video", {**TWO, "duration": 8}, TWO),
+        ("multi_shot_video", {**TWO, "duration": "5"}, TWO),
     ],
 )
 def test_what_hosts_write_differently_means_the_same(
@@ -243,9 +306,55 @@ def test_the_programs_own_arguments_stay_out_of_the_body() -> None:
     assert plain.body == it.body
 
 
+@pytest.mark.parametrize(
+    ("given", "waited"),
+    [(46, 45), ("120", 45), (10**30, 45), (float("inf"), 45), (-1, 0), ("-5.0", 0), ("7.9", 7), ("null", None)],
+)
+def test_a_wait_that_is_too_long_is_the_longest(given: object, waited: int | None) -> None:
+    assert plan(load(), "image_to_video", {**ONE, "wait_seconds": given}).wait_seconds == waited
+
+
+WISHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (V3, {**V3, "cfg_scale": 0.5}),
+    (V3, {**V3, "cfg_scale": "0.50"}),
+    (V3, {**V3, "aspect_ratio": "16:9", "negative_prompt": " blur, distort, and low quality\n"}),
+    (V3, {**V3, "duration": 5, "generate_audio": True}),
+    ({**V3, "cfg_scale": 1}, {**V3, "cfg_scale": 1.0}),
+    (ONE, {**ONE, "prompt": f"\n{ONE['prompt']}  "}),
+]
+
+
+@pytest.mark.parametrize(("call", "same"), WISHES)
+def test_the_same_wish_is_the_same_however_it_is_spelt(call: dict[str, Any], same: dict[str, Any]) -> None:
+    assert spelt(call) == spelt(same)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cfg_scale": 0.4},
+        {"aspect_ratio": "1:1"},
+        {"negative_prompt": "blur"},
+        {"duration": 6},
+        {"prompt": "The  camera"},
+    ],
+)
+def test_another_wish_is_another(change: dict[str, Any]) -> None:
+    assert spelt(V3) != spelt({**V3, **change})
+
+
+def spelt(call: dict[str, Any]) -> str:
+    it = plan(load(), "image_to_video", call)
+    return json.dumps(wish(it.endpoint, it.body), sort_keys=True)
+
+
 WARNINGS: list[tuple[Tool, dict[str, Any], tuple[str, ...]]] = [
     ("image_to_video", ONE, ()),
     ("multi_shot_video", TWO, ()),
+    ("image_to_video", {**ONE, "cfg_scale": 0.5}, ("o3-standard does not take cfg_scale; 0.5 is its usual value",)),
+    ("image_to_video", {**ONE, "model": "v3-turbo-pro", "generate_audio": "true"}, ("v3-turbo-pro always makes sou",)),
+    ("image_to_video", {**ONE, "model": "o1-pro", "generate_audio": False}, ("o1-pro makes no sound",)),
+    ("multi_shot_video", {**TWO, "duration": 5}, ("duration 5 was left out: the length is the sum of the shots, 8 s",)),
     ("multi_shot_video", {**TWO, "end_image": IMAGE}, ("end_image and shots are given together",)),
     ("multi_shot_video", {**TWO, "shots": [{"prompt": "x" * 513}]}, ("shots[0].prompt has 513 characters",)),
     ("multi_shot_video", {**TWO, "shots": [{"prompt": "x" * 512}]}, ()),

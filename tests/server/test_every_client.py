@@ -125,7 +125,7 @@ async def test_a_refusal_is_text_alone_with_what_would_work(transport: str, era:
         assert (await said("list_models", model="o3-standrad"))["code"] == "unknown_model"
         assert (await said("get_job", job_id="kj_nobody"))["code"] == "unknown_job"
         assert (await said("get_job"))["field"] == "job_id"
-        assert (await said("get_job", job_id="kj_x", wait_seconds=46))["field"] == "wait_seconds"
+        assert (await said("get_job", job_id="kj_x", wait_seconds="soon"))["field"] == "wait_seconds"
         assert (await said("list_jobs", cursor="²"))["field"] == "cursor"
         assert (await said("cancel_job", job_id="kj_nobody"))["code"] == "unknown_job"
         assert (await said("resolve_job", job_id="kj_x", outcome="perhaps"))["allowed"] == ["charged", "not_charged"]

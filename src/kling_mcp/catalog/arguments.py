@@ -9,28 +9,46 @@ I/O: pictures stay as the caller gave them, listed as slots to be filled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from kling_mcp.catalog import rules
-from kling_mcp.catalog.values import Findings, is_given, nearest, opened, read, show, span, whole
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.catalog.values import (
+    Findings,
+    choice,
+    is_given,
+    nearest,
+    nothing,
+    opened,
+    read,
+    refused,
+    seconds_to_wait,
+    show,
+    span,
+    truth,
+    whole,
+)
+from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
+from kling_mcp.ids import unwrapped
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jsonschema.exceptions import ValidationError
 
     from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, PictureLimits, Tool
 
-__all__ = ["COMMON_ARGUMENTS", "MAX_TAKE", "MAX_WAIT_SECONDS", "PictureSlot", "Plan", "Shot", "plan"]
+__all__ = ["COMMON_ARGUMENTS", "MAX_TAKE", "MAX_WAIT_SECONDS", "PictureSlot", "Plan", "Shot", "plan", "wish"]
 
 BodyPath: TypeAlias = tuple[str | int, ...]
 
 COMMON_ARGUMENTS: Final = ("model", "max_cost_usd", "take", "wait_seconds")
 """The arguments of the job tools that are this program's own; no endpoint sees them."""
+
+_JOB_TOOLS: Final[tuple[Tool, ...]] = ("image_to_video", "multi_shot_video")
 
 MAX_TAKE: Final = 99
 MAX_WAIT_SECONDS: Final = 45
@@ -69,6 +87,7 @@ class Plan:
     A checked call.
 
     Attributes:
+        tool: The tool that starts the job.
         body: The endpoint's own request; picture slots still hold what the caller gave.
         seconds: The length of the whole video.
         audio: Whether sound is made; None where the endpoint has no switch.
@@ -79,6 +98,7 @@ class Plan:
     """
 
     endpoint: Endpoint
+    tool: Tool
     body: dict[str, object]
     pictures: tuple[PictureSlot, ...]
     seconds: int
@@ -98,24 +118,32 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
     Check *arguments*, a call of *tool*, and write the body for its endpoint.
 
     Raises:
-        UnknownModel: no model has the name in ``model``.
-        InvalidArguments: anything else that fal.ai would not take, or that is not among the tool's arguments.
+        UnknownModel: no model has the name in ``model``; what else is wrong is among its faults.
+        InvalidArguments: everything that fal.ai would not take, or that is not among the tool's arguments.
 
     """
-    endpoint = _chosen(catalog, arguments)
-    _refuse_names(catalog, endpoint, tool, arguments)
     findings = Findings(estimating=tool == "estimate_cost")
-    given = _given(catalog, endpoint, arguments, findings)
-    _require(endpoint, _job_tool(endpoint, tool, given), arguments, given, findings)
+    if findings.estimating:
+        tool = _estimated(arguments, findings)
+    endpoint, certain = _chosen(catalog, tool, arguments, findings)
+    given = _given(catalog, endpoint, tool, arguments, findings)
+    job_tool = _job_tool(endpoint, tool, given)
+    _note_names(catalog, endpoint, tool, job_tool, arguments, findings, certain=certain)
+    _require(endpoint, job_tool, arguments, given, findings)
+    take, max_cost_usd, wait_seconds = _own(arguments, findings)
     audio, audio_was_default = _settle_audio(endpoint, given)
     _settle_defaults(endpoint, given)
-    rules.check(catalog, endpoint, given, findings)
-    seconds = _settle_length(catalog, endpoint, given)
+    if certain:
+        rules.check(catalog, endpoint, given, findings)
+    seconds = _settle_length(catalog, endpoint, given, findings)
+    if findings.faults:
+        raise findings.refusal.of(findings.faults)
     pictures: list[PictureSlot] = []
     body = _body(endpoint.arguments, given, "", (), pictures)
     _guard(endpoint, body, findings)
     return Plan(
         endpoint=endpoint,
+        tool=job_tool,
         body=body,
         pictures=tuple(pictures),
         seconds=seconds,
@@ -124,25 +152,74 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
         voice=_has_voice(endpoint.arguments, given),
         shots=_shots(endpoint, given),
         warnings=tuple(findings.warnings),
-        take=_whole_within(arguments, "take", 1, MAX_TAKE) or 1,
-        max_cost_usd=_max_cost_usd(arguments),
-        wait_seconds=_whole_within(arguments, "wait_seconds", 0, MAX_WAIT_SECONDS),
+        take=take,
+        max_cost_usd=max_cost_usd,
+        wait_seconds=wait_seconds,
         missing=tuple(findings.missing),
     )
 
 
-def _chosen(catalog: Catalog, arguments: Mapping[str, object]) -> Endpoint:
+def wish(endpoint: Endpoint, body: Mapping[str, object]) -> dict[str, object]:
+    """
+    What *body* asks of *endpoint*, however it is spelt: without defaults that need not be sent, numbers by value.
+
+    Two bodies with the same wish make the same video.
+    """
+    always = {"length", "audio"}
+    defaults = {
+        argument.field: argument.schema["default"]
+        for argument in endpoint.arguments.values()
+        if "default" in argument.schema and argument.kind not in always and not argument.send_default_with
+    }
+    return {name: _by_value(value) for name, value in body.items() if name not in defaults or value != defaults[name]}
+
+
+def _by_value(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _by_value(member) for name, member in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_by_value(member) for member in cast("list[object]", value)]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _estimated(arguments: Mapping[str, object], findings: Findings) -> Tool:
+    """The tool that a price is asked for; where none is named, the arguments say which."""
+    if is_given(arguments.get("tool")):
+        with findings.noting():
+            return _JOB_TOOLS[choice(arguments["tool"], "tool", _JOB_TOOLS)]
+    return "estimate_cost"
+
+
+def _chosen(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], findings: Findings) -> tuple[Endpoint, bool]:
+    """The endpoint of a call, and whether it is certain; else the default stands in, to find what else is wrong."""
     model = arguments.get("model")
-    if not is_given(model):
-        return catalog.default
-    if not isinstance(model, str):
-        raise InvalidArguments(
-            f"model is {show(model)}; the name of a model is expected.",
-            f"Models: {', '.join(catalog.models)}.",
-            field="model",
-            allowed=catalog.models,
+    endpoint = catalog.default
+    if is_given(model):
+        try:
+            if not isinstance(model, str):
+                raise refused(
+                    "model", model, "the name of a model is expected", f"Models: {', '.join(catalog.models)}.",
+                    catalog.models,
+                )  # fmt: skip
+            endpoint = catalog.model(model)
+        except (InvalidArguments, UnknownModel) as error:
+            findings.faults += error.faults
+            findings.refusal = type(error)
+            return catalog.default, False
+    if tool == "multi_shot_video" and endpoint.argument_of("shot") is None:
+        models = tuple(other.model for other in catalog.endpoints if other.argument_of("shot"))
+        findings.faults.append(
+            ArgumentFault(
+                f"model is {endpoint.model}, which makes single shots only.",
+                f"Models that take several shots: {', '.join(models)}.",
+                "model",
+                endpoint.model,
+                models,
+                models=models,
+            )
         )
-    return catalog.model(model.strip())
+        return catalog.default, False
+    return endpoint, True
 
 
 def _takes(endpoint: Endpoint, tool: Tool, name: str) -> bool:
@@ -150,67 +227,121 @@ def _takes(endpoint: Endpoint, tool: Tool, name: str) -> bool:
     return argument is not None and (tool == "estimate_cost" or tool in argument.tools)
 
 
-def _refuse_names(catalog: Catalog, endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object]) -> None:
-    """Refuse a name that the tool, or the model, does not take."""
-    if tool == "multi_shot_video" and endpoint.argument_of("shot") is None:
-        models = tuple(other.model for other in catalog.endpoints if other.argument_of("shot"))
-        raise InvalidArguments(
-            f"model is {endpoint.model}, which makes single shots only.",
-            f"Models that take several shots: {', '.join(models)}.",
-            field="model",
-            allowed=models,
-        )
+def _note_names(
+    catalog: Catalog,
+    endpoint: Endpoint,
+    tool: Tool,
+    job_tool: Tool,
+    arguments: Mapping[str, object],
+    findings: Findings,
+    *,
+    certain: bool,
+) -> None:
+    """Note every name that the tool, or the model, does not take; what asks for nothing special is left out."""
+    own = (*COMMON_ARGUMENTS, "tool") if findings.estimating else COMMON_ARGUMENTS
     for name, value in arguments.items():
-        if name in COMMON_ARGUMENTS or _takes(endpoint, tool, name):
+        if name in own or _takes(endpoint, tool, name):
             continue
-        known = any(name in other.arguments for other in catalog.endpoints)
-        # Some hosts send every optional argument that they know, as null or empty.
-        if not (known and not is_given(value)):
-            raise _misplaced(catalog, endpoint, tool, name) if known else _unknown(catalog, endpoint, tool, name, value)
+        takers = [other.arguments[name] for other in catalog.endpoints if name in other.arguments]
+        if not takers:
+            findings.faults.append(_unknown(catalog, endpoint, tool, name, value))
+        # Some hosts send every argument that they know, whatever the model takes.
+        elif is_given(value) and certain and not _belongs_to_shots(endpoint, job_tool, name):
+            left_out = _left_out(endpoint, takers, name, value)
+            if left_out:
+                findings.warnings.append(left_out)
+            else:
+                findings.faults.append(_misplaced(catalog, endpoint, tool, name, value))
 
 
-def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str) -> InvalidArguments:
+def _belongs_to_shots(endpoint: Endpoint, tool: Tool, name: str) -> bool:
+    """Whether *name* is the length beside shots, which is compared with their sum."""
+    length = endpoint.argument_of("length")
+    return tool == "multi_shot_video" and length is not None and name == length.name
+
+
+def _left_out(endpoint: Endpoint, takers: Sequence[Argument], name: str, value: object) -> str | None:
+    """Why *value* may be left out: it asks for what happens anyway. None where it asks for more."""
+    if takers[0].kind == "audio":
+        makes = {"always": True, "none": False}.get(endpoint.sound)
+        if makes is None or truth(value) is not makes:
+            return None
+        return f"{endpoint.model} {'always makes' if makes else 'makes no'} sound, so {name} was left out."
+    for taker in takers:
+        if taker.schema.get("default") is not None and _read(taker, value) == _read(taker, taker.schema["default"]):
+            return f"{endpoint.model} does not take {name}; {show(value)} is its usual value, so it was left out."
+    return None
+
+
+def _read(argument: Argument, value: object) -> object:
+    """What *argument* takes from *value*; None where it does not take it."""
+    findings = Findings(estimating=False)
+    found = None
+    with findings.noting():
+        found = read(argument, opened(argument, value, argument.name), argument.name, findings)
+    return None if findings.faults else found
+
+
+def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
     """An argument of another model, or of the other tool."""
     takers = [other for other in catalog.endpoints if _takes(other, tool, name)]
     allowed = _names(endpoint, tool)
+    argument = next(other.arguments[name] for other in catalog.endpoints if name in other.arguments)
     if takers:
         models = tuple(other.model for other in takers)
-        return InvalidArguments(
-            f"{endpoint.model} does not take {name}.",
-            f"Leave it out, or use a model that takes it: {', '.join(models)}.",
-            field=name,
-            allowed=allowed,
+        what = f"{endpoint.model} does not take {name}."
+        if argument.kind == "audio" and endpoint.sound != "switchable":
+            what = f"{endpoint.model} {'always makes' if endpoint.sound == 'always' else 'makes no'} sound: {what}"
+        instead = next((f" {taker.arguments[name].instead}" for taker in takers if taker.arguments[name].instead), "")
+        return ArgumentFault(
+            what,
+            f"Leave it out, or use a model that takes it: {', '.join(models)}.{instead}",
+            name,
+            show(value),
+            allowed,
+            models=models,
         )
-    argument = next(other.arguments[name] for other in catalog.endpoints if name in other.arguments)
-    sum_of_shots = " The length of several shots is their sum." if argument.kind == "length" else ""
-    return InvalidArguments(
-        f"{tool} does not take {name}; {' and '.join(argument.tools)} does.{sum_of_shots}",
+    return ArgumentFault(
+        f"{tool} does not take {name}; {' and '.join(argument.tools)} does.",
         f"Leave it out, or call {argument.tools[0]}. Arguments of {tool} here: {', '.join(allowed)}.",
-        field=name,
-        allowed=allowed,
+        name,
+        show(value),
+        allowed,
     )
 
 
-def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> InvalidArguments:
+def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
     """A name that nobody takes; a name of fal.ai's own leads to the argument that becomes it."""
     allowed = _names(endpoint, tool)
     everywhere = [argument for other in (endpoint, *catalog.endpoints) for argument in other.arguments.values()]
     meanings = {argument.field: argument.name for argument in reversed(everywhere)}
     meanings |= {argument.name: argument.name for argument in everywhere} | {known: known for known in allowed}
     meant = meanings.get(nearest(name, meanings) or "")
+    kind = value if isinstance(value, str) and len(value.split()) <= _KIND_WORDS else name if truth(value) else ""
+    models = catalog.of_kind(kind) if meant != "model" else ()
     hint = ""
-    if meant in allowed:
+    if models:
+        # Such as resolution "4K" or mode "pro": what others set by an argument is part of a model's name here.
+        hint = f"The model decides this; the nearest are {', '.join(models)}. "
+        meant = "model"
+    elif meant in allowed:
         hint = f"The nearest is {meant}. "
     elif meant is not None:
-        models = ", ".join(catalog.takers(meant))
+        takers = ", ".join(catalog.takers(meant))
         tools = next(" and ".join(argument.tools) for argument in everywhere if argument.name == meant)
-        hint = f"The nearest is {meant}, which {tools} takes with {models}. "
-    return InvalidArguments(
+        hint = f"The nearest is {meant}, which {tools} takes with {takers}. "
+    return ArgumentFault(
         f"{tool} has no argument {name[:40]!r} (given as {show(value)}).",
         f"{hint}Arguments of {tool} with {endpoint.model}: {', '.join(allowed)}.",
-        field=name[:40],
-        allowed=allowed,
+        showable(name[:40]),
+        show(value),
+        allowed,
+        meant,
+        models,
     )
+
+
+_KIND_WORDS: Final = 2
 
 
 def _names(endpoint: Endpoint, tool: Tool) -> tuple[str, ...]:
@@ -218,42 +349,44 @@ def _names(endpoint: Endpoint, tool: Tool) -> tuple[str, ...]:
 
 
 def _given(
-    catalog: Catalog, endpoint: Endpoint, arguments: Mapping[str, object], findings: Findings
+    catalog: Catalog, endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object], findings: Findings
 ) -> dict[str, object]:
     given: dict[str, object] = {}
     for name, argument in endpoint.arguments.items():
-        value = opened(argument, arguments.get(name), name)
-        if not is_given(value):
+        if not (_takes(endpoint, tool, name) or _belongs_to_shots(endpoint, tool, name)):
             continue
-        try:
-            given[name] = read(argument, value, name, findings)
-        except InvalidArguments as error:
-            raise _with_takers(error, _would_take(catalog, endpoint, name, value)) from None
+        before = len(findings.faults)
+        with findings.noting():
+            value = opened(argument, arguments.get(name), name)
+            if is_given(value):
+                given[name] = read(argument, value, name, findings)
+        if len(findings.faults) > before:
+            takers = _would_take(catalog, endpoint, name, arguments[name])
+            longer = "" if takers else _longer(argument, arguments[name])
+            findings.faults[before:] = [
+                replace(fault, models=takers, next_step=fault.next_step + longer) for fault in findings.faults[before:]
+            ]
     return given
+
+
+def _longer(argument: Argument, value: object) -> str:
+    """How a video gets longer than one job makes it."""
+    return _CONTINUE if argument.kind == "length" and (whole(value) or 0) > argument.lengths[-1] else ""
+
+
+_CONTINUE: Final = (
+    " For a longer video, another job continues the finished one: its image is kling://jobs/{job_id}/last-frame."
+)
 
 
 def _would_take(catalog: Catalog, endpoint: Endpoint, name: str, value: object) -> tuple[str, ...]:
     """The other models that accept the value that *endpoint* does not."""
 
-    def accepts(argument: Argument) -> bool:
-        try:
-            read(argument, value, name, Findings(estimating=False))
-        except InvalidArguments:
-            return False
-        return True
-
     return tuple(
         other.model
         for other in catalog.endpoints
-        if other is not endpoint and name in other.arguments and accepts(other.arguments[name])
+        if other is not endpoint and name in other.arguments and _read(other.arguments[name], value) is not None
     )
-
-
-def _with_takers(error: InvalidArguments, takers: tuple[str, ...]) -> InvalidArguments:
-    if not takers:
-        return error
-    next_step = f"{error.next_step} Models that take it: {', '.join(takers)}."
-    return InvalidArguments(error.what, next_step, field=error.field, allowed=error.allowed)
 
 
 def _job_tool(endpoint: Endpoint, tool: Tool, given: Mapping[str, object]) -> Tool:
@@ -268,28 +401,45 @@ def _require(
     endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object], given: Mapping[str, object], findings: Findings
 ) -> None:
     required = (argument for argument in endpoint.arguments.values() if argument.required and tool in argument.tools)
-    missing = [argument for argument in required if argument.name not in given]
+    missing = [argument for argument in required if argument.name not in {*given, *findings.faulty}]
     if findings.estimating:
         findings.missing[:0] = [argument.name for argument in missing]
-    elif missing:
-        name = missing[0].name
-        state = "empty" if name in arguments else "missing"
-        raise InvalidArguments(f"{name} is {state}; {tool} needs it.", f"Give it: {missing[0].description}", field=name)
+        return
+    for argument in missing:
+        state = nothing(arguments[argument.name]) if argument.name in arguments else "is missing"
+        picture = " A video from text alone cannot be made here." if argument.kind == "picture" else ""
+        findings.faults.append(
+            ArgumentFault(
+                f"{argument.name} {state}; {tool} needs it.",
+                f"Give it: {argument.description}{picture}",
+                argument.name,
+                show(arguments[argument.name]) if argument.name in arguments else None,
+            )
+        )
 
 
-def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object]) -> int:
+def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object], findings: Findings) -> int:
     """The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*."""
     length = cast("Argument", endpoint.argument_of("length"))
     shots = endpoint.argument_of("shot")
-    if shots is not None and shots.name in given:
+    usual = int(str(length.schema["default"]))
+    if shots is not None and shots.name in given and shots.name not in findings.faulty:
         seconds = sum(shot.seconds for shot in _shots(endpoint, given))
         stated = given.get(length.name)
-        if stated is not None and stated != seconds:
-            raise InvalidArguments(
-                f"{length.name} is {stated}, and the {shots.name} add up to {seconds} s.",
-                f"Leave {length.name} out: it is the sum of the {shots.name}.",
-                field=length.name,
-                allowed=(str(seconds),),
+        if stated not in (None, seconds, usual):
+            findings.faults.append(
+                ArgumentFault(
+                    f"{length.name} is {stated}, and the {shots.name} add up to {seconds} s.",
+                    f"Leave {length.name} out: it is the sum of the {shots.name}.",
+                    length.name,
+                    stated,
+                    (str(seconds),),
+                    str(seconds),
+                )
+            )
+        elif stated not in (None, seconds):
+            findings.warnings.append(
+                f"{length.name} {stated} was left out: the length is the sum of the {shots.name}, {seconds} s."
             )
         if seconds not in length.lengths:
             takers = tuple(
@@ -297,17 +447,18 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
                 for other in catalog.endpoints
                 if shots.name in other.arguments and seconds in cast("Argument", other.argument_of("length")).lengths
             )
-            raise _with_takers(
-                InvalidArguments(
+            findings.faults.append(
+                ArgumentFault(
                     f"The {shots.name} add up to {seconds} s, a length that {endpoint.model} does not make.",
-                    f"Allowed in sum: {span(length.lengths)}.",
-                    field=shots.name,
-                    allowed=length.choices,
-                ),
-                takers,
+                    f"Allowed in sum: {span(length.lengths)}.{'' if takers else _longer(length, seconds)}",
+                    shots.name,
+                    seconds,
+                    length.choices,
+                    models=takers,
+                )
             )
         given[length.name] = seconds
-    return cast("int", given.setdefault(length.name, int(str(length.schema["default"]))))
+    return cast("int", given.setdefault(length.name, usual))
 
 
 def _settle_audio(endpoint: Endpoint, given: dict[str, object]) -> tuple[bool | None, bool]:
@@ -379,18 +530,26 @@ def _shots(endpoint: Endpoint, given: Mapping[str, object]) -> tuple[Shot, ...]:
     return tuple(Shot(cast("str", shot.get(prompt, "")), cast("int", shot[length])) for shot in members)
 
 
-def _whole_within(arguments: Mapping[str, object], name: str, lowest: int, highest: int) -> int | None:
-    value = arguments.get(name)
+def _own(arguments: Mapping[str, object], findings: Findings) -> tuple[int, Decimal | None, int | None]:
+    """The arguments that no endpoint sees: take, max_cost_usd and wait_seconds."""
+    take, max_cost_usd, wait_seconds = 1, None, None
+    with findings.noting():
+        take = _take(arguments.get("take"))
+    with findings.noting():
+        max_cost_usd = _max_cost_usd(arguments)
+    with findings.noting():
+        wait = arguments.get("wait_seconds")
+        wait_seconds = seconds_to_wait(wait, "wait_seconds", MAX_WAIT_SECONDS) if is_given(wait) else None
+    return take, max_cost_usd, wait_seconds
+
+
+def _take(value: object) -> int:
     if not is_given(value):
-        return None
+        return 1
     number = whole(value)
-    if number is None or not lowest <= number <= highest:
-        raise InvalidArguments(
-            f"{name} is {show(value)}; a whole number is expected.",
-            f"Allowed: {lowest} to {highest}.",
-            field=name,
-            allowed=(f"{lowest} to {highest}",),
-        )
+    if number is None or not 1 <= number <= MAX_TAKE:
+        allowed = f"1 to {MAX_TAKE}"
+        raise refused("take", value, "a whole number is expected", f"Allowed: {allowed}.", (allowed,))
     return number
 
 
@@ -399,24 +558,29 @@ def _max_cost_usd(arguments: Mapping[str, object]) -> Decimal | None:
     if not is_given(value):
         return None
     try:
-        amount = Decimal(str(value).strip()) if isinstance(value, int | float | str) else Decimal("NaN")
+        amount = Decimal(unwrapped(str(value))) if isinstance(value, int | float | str) else Decimal("NaN")
     except (InvalidOperation, ValueError):
         amount = Decimal("NaN")
     if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise InvalidArguments(
-            f"max_cost_usd is {show(value)}; an amount in US dollars above 0 is expected.",
+        raise refused(
+            "max_cost_usd",
+            value,
+            "an amount in US dollars above 0 is expected",
             "Give a number such as 1.5, without a currency sign.",
-            field="max_cost_usd",
-            allowed=("a number above 0",),
+            ("a number above 0",),
         )
     return amount
 
 
 def _guard(endpoint: Endpoint, body: Mapping[str, object], findings: Findings) -> None:
     """The last word has the endpoint's own schema, whatever it asks that no kind or rule has checked."""
-    for error in _validator(endpoint).iter_errors(body):
-        if not (error.validator == "required" and findings.missing):
-            raise _translated(endpoint, error)
+    faults = [
+        _translated(endpoint, error)
+        for error in _validator(endpoint).iter_errors(body)
+        if not (error.validator == "required" and findings.missing)
+    ]
+    if faults:
+        raise InvalidArguments.of(faults)
 
 
 class _Validator(Protocol):
@@ -431,7 +595,7 @@ def _validator(endpoint: Endpoint) -> _Validator:
     return cast("_Validator", Draft202012Validator(dict(endpoint.input_schema)))
 
 
-def _translated(endpoint: Endpoint, error: ValidationError) -> InvalidArguments:
+def _translated(endpoint: Endpoint, error: ValidationError) -> ArgumentFault:
     path, arguments = "", endpoint.arguments
     for step in error.absolute_path:
         if isinstance(step, int):
@@ -441,9 +605,10 @@ def _translated(endpoint: Endpoint, error: ValidationError) -> InvalidArguments:
         path += f".{argument.name}" if path else argument.name
         arguments = argument.items
     wanted = f"{error.validator} {show(error.validator_value)}"
-    return InvalidArguments(
+    return ArgumentFault(
         f"{path or 'The request'} is {show(error.instance)}; {endpoint.model} does not accept that.",
         f"Its schema asks for {wanted}.",
-        field=path or None,
-        allowed=(wanted,),
+        path or None,
+        show(error.instance),
+        (wanted,),
     )

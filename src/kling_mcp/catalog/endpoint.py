@@ -21,7 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, TypeVar, cast, get_args
 
-from kling_mcp.errors import UnknownModel
+from kling_mcp.errors import ArgumentFault, UnknownModel
+from kling_mcp.ids import unwrapped
+from kling_mcp.texts import showable
 
 __all__ = [
     "Argument",
@@ -112,6 +114,7 @@ class Argument:
         items: The arguments inside, for the kinds ``object`` and ``shot``.
         limits: What a picture or video in this place may be.
         send_default_with: Another argument; beside it the default is sent explicitly.
+        instead: What works with a model that does not take it.
 
     """
 
@@ -126,6 +129,7 @@ class Argument:
     items: Mapping[str, Argument]
     limits: PictureLimits | None
     send_default_with: str | None
+    instead: str
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -264,17 +268,21 @@ class Catalog:
             UnknownModel: no model has that name; the nearest one and all names are given.
 
         """
+        wanted = unwrapped(name).lower()
         for endpoint in self.endpoints:
-            if endpoint.model == name:
+            if endpoint.model == wanted:
                 return endpoint
         nearest = self._nearest_model(name)
         hint = f"The nearest is {nearest}. " if nearest else ""
-        raise UnknownModel(
+        fault = ArgumentFault(
             f"No model is called {name[:80]!r}.",
             f"{hint}Models: {', '.join(self.models)}.",
-            field="model",
-            allowed=self.models,
+            "model",
+            showable(name[:80]),
+            self.models,
+            nearest,
         )
+        raise UnknownModel.of([fault])
 
     def by_endpoint_id(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint with fal.ai's id *endpoint_id*, if it is in the catalogue."""
@@ -284,12 +292,49 @@ class Catalog:
         """The models that take *argument*."""
         return tuple(endpoint.model for endpoint in self.endpoints if argument in endpoint.arguments)
 
+    def of_kind(self, name: str) -> tuple[str, ...]:
+        """The models that have a word of *name* in theirs, such as ``4k``."""
+        words = _words(name)
+        return tuple(endpoint.model for endpoint in self.endpoints if words & set(endpoint.model.split("-")))
+
     def _nearest_model(self, name: str) -> str | None:
-        by_id = self.by_endpoint_id(name.strip().strip("/"))
+        by_id = self.by_endpoint_id(unwrapped(name).strip("/"))
         if by_id is not None:
             return by_id.model
-        spelt = re.sub(r"[\s_/.]+", "-", name[:80].strip().lower())
+        words = _words(name[:80])
+        spelt = re.sub(r"[\s_/.]+", "-", unwrapped(name[:80]).lower())
+
+        def likeness(endpoint: Endpoint) -> tuple[float, float]:
+            own = set(endpoint.model.split("-"))
+            return len(own & words) - len(own - words) / 2, difflib.SequenceMatcher(None, spelt, endpoint.model).ratio()
+
+        near = [endpoint for endpoint in self.endpoints if words & set(endpoint.model.split("-"))]
+        if near:
+            return max(near, key=likeness).model
         return next(iter(difflib.get_close_matches(spelt, self.models, n=1)), None)
+
+
+_SPELLINGS: Final[tuple[tuple[str, str], ...]] = (
+    (r"\bomni[\s_.-]*v?(\d)(?:\.0)?\b", r" o\1"),
+    (r"\bv?(\d)(?:\.0)?[\s_.-]*omni\b", r" o\1"),
+    (r"(\d)\.0\b", r"\1"),
+    (r"\bo[\s_.-]*(?=\d(?!\d|\s?k))", " o"),
+    (r"\b(?:kling|version|ver|v)[\s_.-]*(?=\d(?!\d|\s?k))", " v"),
+    (r"\b(?:std|basic)\b", "standard"),
+    (r"\bprofessional\b", "pro"),
+    (r"\b(?:uhd|ultra\s?hd|2160p?|\d{4}\s?x\s?2160|4\s?k)\b", " 4k"),
+    (r"\bfast\b", "turbo"),
+)
+"""How names of models are written elsewhere, and the words of ours."""
+
+
+def _words(name: str) -> set[str]:
+    """The words of a model's name as it is spelt here: "Kling 3.0 Pro" has v3 and pro."""
+    spelt = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name).lower()
+    for pattern, word in _SPELLINGS:
+        spelt = re.sub(pattern, word, spelt)
+    words = set(re.findall(r"[a-z0-9.]+", spelt))
+    return words | {f"v{word}" for word in words if word.isdigit()}
 
 
 def load(*folders: Path) -> Catalog:
@@ -478,7 +523,18 @@ def _arguments(node: _Node, schema: Schema, limits: Mapping[str, PictureLimits])
 
 def _argument(name: str, node: _Node, field: str, schema: Schema, limits: Mapping[str, PictureLimits]) -> Argument:
     node.only(
-        *("field", "kind", "many", "required", "tools", "items", "limits", "send_default_with", "description"),
+        *(
+            "field",
+            "kind",
+            "many",
+            "required",
+            "tools",
+            "items",
+            "limits",
+            "send_default_with",
+            "description",
+            "instead",
+        ),
     )
     many = node.at("many").flag()
     if many:
@@ -497,6 +553,7 @@ def _argument(name: str, node: _Node, field: str, schema: Schema, limits: Mappin
         items=_arguments(node.at("items"), schema, limits) if kind in ("object", "shot") else MappingProxyType({}),
         limits=None if named.value is None else limits[named.one_of(tuple(limits))],
         send_default_with=node.at("send_default_with").text("") or None,
+        instead=node.at("instead").text(""),
     )
     _check_kind(argument, node)
     return argument

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.errors import ArgumentFault
 
 if TYPE_CHECKING:
     from kling_mcp.catalog.endpoint import Catalog, Endpoint, Rule, RuleKind
@@ -33,15 +33,16 @@ Given: TypeAlias = Mapping[str, object]
 
 def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: Findings) -> None:
     """
-    Hold *given*, the values of a call, against the rules of *endpoint*; remarks go to *findings*.
+    Hold *given*, the values of a call, against the rules of *endpoint*; what is broken goes to *findings*.
 
-    Raises:
-        InvalidArguments: a rule is broken.
-
+    A rule about an argument that something is wrong with already waits until that is put right.
     """
     case = _Case(catalog, endpoint, given, findings)
+    faulty = findings.faulty
     for rule in endpoint.rules:
-        _CHECKS[rule.kind](rule, case)
+        about = (*rule.of, *rule.counts, *([rule.argument] if rule.argument else []))
+        if not faulty & {re.split(r"[.\[]", selector, maxsplit=1)[0] for selector in about}:
+            _CHECKS[rule.kind](rule, case)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class _Case:
         if rule.level == "warn":
             self.findings.warnings.append(f"{what} {rule.say}".strip())
             return
-        raise InvalidArguments(f"{what} {rule.say}".strip(), next_step, field=field, allowed=allowed)
+        self.findings.faults.append(ArgumentFault(f"{what} {rule.say}".strip(), next_step, field, allowed=allowed))
 
 
 def _spread(members: list[tuple[str, object]]) -> list[tuple[str, object]]:

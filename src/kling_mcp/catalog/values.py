@@ -1,9 +1,9 @@
 """
 One value of a call: read by its kind, checked against the endpoint's schema of it, or refused in the caller's words.
 
-Hosts differ in what they send for an argument that was left out (nothing,
-null, an empty text or list) and some send lists and objects as JSON text; both
-are evened out here.
+Hosts and models differ in how they write a value: numbers and truths as text,
+lists and objects as JSON text, and many words for nothing. All of that is
+evened out here, for every tool.
 """
 
 from __future__ import annotations
@@ -13,21 +13,64 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
+from kling_mcp.ids import job_id_in, unwrapped
+from kling_mcp.shown import shorten_data_uris
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kling_mcp.catalog.endpoint import Argument, ArgumentKind
 
-__all__ = ["Findings", "is_given", "nearest", "opened", "read", "show", "span", "whole"]
+__all__ = [
+    "Findings",
+    "choice",
+    "is_given",
+    "nearest",
+    "normal",
+    "nothing",
+    "opened",
+    "read",
+    "refused",
+    "seconds_to_wait",
+    "show",
+    "span",
+    "text",
+    "truth",
+    "whole",
+]
 
 _SHOWN_CHARACTERS: Final = 60
 _HTTPS: Final = re.compile(r"https://[^\s/@?#]+(?:[/?#]\S*)?", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")
+_NOTHING: Final = frozenset(
+    {
+        *("", "null", "none", "nil", "undefined", "n/a", "na", "#n/a", "nan", "nat", "not given", "not specified"),
+        *("not applicable", "not provided", "not set", "unset", "nonetype", "object object", "object undefined"),
+        *("object null", "null null", "void 0", "no value"),
+    }
+)
+"""What programs and models write where nothing was filled in; any case, and any quotes and brackets around."""
+
+_LONGEST_NOTHING: Final = 200
+_AROUND_NOTHING: Final = "()<>[]{}.$\\/ \t\r\n\"'`\u200b\ufeff\u00a0\u201c\u201d\u2018\u2019\u00ab\u00bb"
+_PLAIN_JSON: Final = re.compile(r"-?[0-9][0-9.e+-]*|true|false|null")
+_VIDEO_NAME: Final = r"\.(?:mp4|mov|webm|m4v|mkv|avi)"
+_VIDEO: Final = re.compile(
+    rf"data:\s*video/.*|https?://[^?#]*{_VIDEO_NAME}(?:[?#].*)?|(?!https?:|data:).*{_VIDEO_NAME}"
+    r"|kling:/*jobs/[^/]+(?:/video/?)?|kj_[\w-]{22}",
+    re.IGNORECASE | re.DOTALL,
+)
+_JOB: Final = re.compile(r"kj_[A-Za-z0-9_-]{1,64}")
+_LAST_FRAME: Final = re.compile(r"kling:/*jobs/[^/]+/last[-_]frame/?", re.IGNORECASE)
 _NAMED: Final[dict[ArgumentKind, str]] = {
     "picture": "an https URL, a path on this machine, a data: URI, or kling://jobs/{job_id}/last-frame",
     "https_url": "an https URL",
@@ -39,26 +82,89 @@ _NAMED: Final[dict[ArgumentKind, str]] = {
 }
 
 
+@cache
+def _also_called() -> dict[str, list[str]]:
+    """Arguments and values with the names that other programs have for them."""
+    return json.loads(Path(__file__).with_name("also_called.json").read_bytes())
+
+
 @dataclass(slots=True)
 class Findings:
     """
-    What turned up on the way that is no refusal.
+    What turned up while a call was read.
 
     Attributes:
         estimating: Whether what is missing is noted instead of refused.
         missing: Paths of what a real call would need.
         warnings: Sentences for the caller.
+        faults: What is wrong.
+        refusal: The error that they make together.
 
     """
 
     estimating: bool
     missing: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
+    faults: list[ArgumentFault] = field(default_factory=list[ArgumentFault])
+    refusal: type[InvalidArguments | UnknownModel] = InvalidArguments
+
+    @contextlib.contextmanager
+    def noting(self) -> Generator[None]:
+        """Note what is refused inside, and go on behind it."""
+        try:
+            yield
+        except InvalidArguments as error:
+            self.faults += error.faults
+
+    @property
+    def faulty(self) -> set[str]:
+        """The arguments that something is wrong with."""
+        return {re.split(r"[.\[]", fault.path, maxsplit=1)[0] for fault in self.faults if fault.path}
+
+
+# ---- nothing
 
 
 def is_given(value: object) -> bool:
-    """Whether *value* says anything: null, blank text and an empty list count as left out."""
-    return bool(value.strip()) if isinstance(value, str) else value is not None and value != []
+    """Whether *value* says anything: null, blanks, empty lists and objects, and the words for nothing do not."""
+    if isinstance(value, str):
+        return not _is_word_for_nothing(value)
+    if isinstance(value, float):
+        return not math.isnan(value)
+    if isinstance(value, Mapping):
+        return any(is_given(member) for member in cast("Mapping[str, object]", value).values())
+    if isinstance(value, list):
+        return any(is_given(member) for member in cast("list[object]", value))
+    return value is not None
+
+
+def nothing(value: object) -> str:
+    """How it is said that *value*, which is not given, was sent."""
+    blank = isinstance(value, str) and not value.strip()
+    if value is None or blank or not any(character.isalpha() for character in show(value)):
+        return "is empty"
+    return f'is {show(value)}, which programs write for "nothing"'
+
+
+def _is_word_for_nothing(value: str) -> bool:
+    if len(value) > _LONGEST_NOTHING:
+        return not value.strip()
+    words = (part.strip(_AROUND_NOTHING).casefold() for part in value.split(","))
+    if all(" ".join(word.split()) in _NOTHING for word in words):
+        return True
+    if value.lstrip()[:1] in {"[", "{"}:
+        with contextlib.suppress(ValueError, RecursionError):
+            return not is_given(json.loads(value))
+    return False
+
+
+# ---- reading
+
+
+def normal(value: str) -> str:
+    """*value* without blanks around it, with one kind of line ends, composed as most programs write it."""
+    lines = value.replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", lines).strip(" \t\n\f\v\u00a0\u200b\ufeff").strip()
 
 
 def opened(argument: Argument, value: object, path: str) -> object:
@@ -72,15 +178,25 @@ def opened(argument: Argument, value: object, path: str) -> object:
     if not isinstance(value, str) or not is_given(value) or not (argument.many or argument.items):
         return value
     try:
-        return json.loads(value)
+        return _unpacked(value)
     except (ValueError, RecursionError):
         expected = "a list" if argument.many else "an object"
-        raise _refused(path, value, f"{expected} is expected", f"Give {expected}. {argument.description}") from None
+        raise refused(path, value, f"{expected} is expected", f"Give {expected}. {argument.description}") from None
+
+
+def _unpacked(value: str) -> object:
+    """What JSON text holds, also where it was packed twice."""
+    held: object = json.loads(value)
+    if isinstance(held, str) and held.lstrip()[:1] in {"[", "{"}:
+        return json.loads(held)
+    return held
 
 
 def read(argument: Argument, value: object, path: str, findings: Findings) -> object:
     """
     What *argument* takes from *value*: a text, number, truth, length in whole seconds, object, or list of these.
+
+    What is wrong inside a list or object goes to *findings*.
 
     Raises:
         InvalidArguments: *value* is not what the endpoint accepts there.
@@ -89,31 +205,118 @@ def read(argument: Argument, value: object, path: str, findings: Findings) -> ob
     if not argument.many:
         return _one(argument, value, path, findings)
     if not isinstance(value, list):
-        raise _refused(path, value, "a list is expected", f"Give a list. {argument.description}")
+        raise refused(path, value, "a list is expected", f"Give a list. {argument.description}")
     members = cast("list[object]", value)
-    return [_one(argument, member, f"{path}[{index}]", findings) for index, member in enumerate(members)]
+    found: list[object] = []
+    left_out: str | None = None
+    for index, member in enumerate(members):
+        place = f"{path}[{index}]"
+        if not (is_given(member) or (argument.kind == "shot" and _is_object(member))):
+            left_out = left_out or place
+            continue
+        if left_out and argument.kind in _NUMBERED:
+            # The others would get other numbers in the prompt, or another place in the video.
+            findings.faults.append(ArgumentFault(f"{left_out} is empty.", "Leave it out of the list.", left_out))
+            left_out = None
+        with findings.noting():
+            found.append(_one(argument, member, place, findings))
+    return found
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+_NUMBERED: Final = frozenset({"object", "shot", "voice"})
 
 
 def whole(value: object) -> int | None:
     """The whole number in *value*, also when it comes as a text or as a float such as 5.0; otherwise None."""
-    if isinstance(value, bool):
-        return None
+    number = _number_in(value)
+    return int(number) if number is not None and (isinstance(number, int) or number.is_integer()) else None
+
+
+def truth(value: object) -> bool | None:
+    """True or false, also when it comes as a text; otherwise None."""
     if isinstance(value, str):
-        digits = value.strip()
-        return int(digits) if re.fullmatch(r"-?[0-9]{1,9}", digits) else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return value if isinstance(value, int) else None
+        return {"true": True, "false": False}.get(unwrapped(value).casefold())
+    return value if isinstance(value, bool) else None
+
+
+def seconds_to_wait(value: object, path: str, longest: int) -> int:
+    """
+    The seconds that a call waits: never below 0, never above *longest*.
+
+    Raises:
+        InvalidArguments: *value* is no number.
+
+    """
+    number = _number_in(value)
+    if number is None and isinstance(value, float) and math.isinf(value):
+        number = longest if value > 0 else 0
+    if number is None:
+        raise refused(path, value, "a whole number is expected", f"Allowed: 0 to {longest}.", (f"0 to {longest}",))
+    return int(min(max(number, 0), longest))
+
+
+def text(value: object, path: str, expected: str = "a text", longest: int | None = None) -> str:
+    """
+    The text in *value*; a number is its digits.
+
+    Raises:
+        InvalidArguments: there is none, or it is too long or no Unicode.
+
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = whole(value)
+        value = str(value if number is None else number) if isinstance(value, float) or abs(value) < 10**100 else value
+    if not isinstance(value, str):
+        raise refused(path, value, f"{expected} is expected", f"Give {expected}.")
+    if not is_given(value):
+        raise refused(path, value, "it is empty", f"Give {expected}, or leave it out.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise refused(path, value, "it holds half a character", "Send the text as valid Unicode.") from None
+    value = normal(value)
+    if longest is not None and len(value) > longest:
+        raise refused(
+            path, value, f"it has {len(value):,} characters", f"Allowed are up to {longest:,}.", (f"up to {longest}",)
+        )
+    return value
+
+
+def choice(value: object, path: str, choices: Sequence[str]) -> int:
+    """
+    Which of *choices* *value* is.
+
+    Raises:
+        InvalidArguments: none of them.
+
+    """
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        spelt = _spelt(str(value)) if isinstance(value, str) or abs(value) < 10**9 else ""
+        for index, known in enumerate(choices):
+            if spelt == _spelt(known):
+                return index
+    meant = nearest(value, choices) if isinstance(value, str) else None
+    hint = f"The nearest is {meant}. " if meant else ""
+    raise refused(
+        path, value, "it is not one of the values", f"{hint}Allowed: {', '.join(choices)}.", tuple(choices), meant
+    )
+
+
+# ---- words
 
 
 def show(value: object) -> str:
     """*value* as a caller wrote it, short enough for a message."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        shown = json.dumps(shorten_data_uris(value), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = f"of type {type(value).__name__}"
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+        shown = f"of type {type(value).__name__}"
+    shown = showable(shown)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def span(lengths: tuple[int, ...]) -> str:
@@ -125,8 +328,30 @@ def span(lengths: tuple[int, ...]) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of *names* that *name* may have been meant to be."""
-    spelt = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]+", "_", name[:80]).lower()
-    return next(iter(difflib.get_close_matches(spelt, list(names), n=1, cutoff=0.5)), None)
+    known = list(names)
+    spelt = _spelt(name)
+    for meant in known:
+        if spelt == meant or spelt in _also_called().get(meant, []):
+            return meant
+    return next(iter(difflib.get_close_matches(spelt, known, n=1, cutoff=0.5)), None)
+
+
+def refused(
+    path: str, value: object, why: str, next_step: str, allowed: tuple[str, ...] = (), meant: str | None = None
+) -> InvalidArguments:
+    """The refusal of *value* in the place *path*."""
+    shown = show(value)
+    whole_text = isinstance(value, str) and len(value) <= _SHOWN_CHARACTERS
+    kept = value if whole_text or _PLAIN_JSON.fullmatch(shown) else shown
+    kept = showable(kept) if isinstance(kept, str) else kept
+    return InvalidArguments.of([ArgumentFault(f"{path} is {shown}; {why}.", next_step, path, kept, allowed, meant)])
+
+
+def _spelt(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]+", "_", unwrapped(name[:80])).lower()
+
+
+# ---- kinds
 
 
 def _one(argument: Argument, value: object, path: str, findings: Findings) -> object:
@@ -138,40 +363,54 @@ def _one(argument: Argument, value: object, path: str, findings: Findings) -> ob
         case "number":
             return _number(argument, value, path)
         case "choice":
-            return _choice(argument, value, path)
+            members = cast("list[object]", argument.schema["enum"])
+            return members[choice(value, path, argument.choices)]
         case "object" | "shot":
             return _object(argument, value, path, findings)
         case "https_url":
             return _https_url(_text(argument, value, path), path)
         case "text":
             return _text(argument, value, path)
-        case "picture" | "voice":
-            return _text(argument, value, path).strip()
+        case "picture":
+            return _picture(argument, value, path)
+        case "voice":
+            return unwrapped(_text(argument, value, path))
 
 
 def _text(argument: Argument, value: object, path: str) -> str:
-    expected = _NAMED[argument.kind]
-    if not isinstance(value, str):
-        raise _refused(path, value, f"{expected} is expected", f"Give {expected}.")
-    if not is_given(value):
-        raise _refused(path, value, "it is empty", f"Give {expected}, or leave it out.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _refused(path, value, "it holds half a character", "Send the text as valid Unicode.") from None
     limit = argument.schema.get("maxLength")
-    if isinstance(limit, int) and len(value) > limit:
-        raise _refused(
-            path, value, f"it has {len(value):,} characters", f"Allowed are up to {limit:,}.", (f"up to {limit}",)
+    return text(value, path, _NAMED[argument.kind], limit if isinstance(limit, int) else None)
+
+
+def _picture(argument: Argument, value: object, path: str) -> str:
+    if not isinstance(value, str) or not is_given(value):
+        expected = _NAMED[argument.kind]
+        raise refused(path, value, f"{expected} is expected", f"Give {expected}.")
+    text(value, path)
+    # Not composed: a path is the bytes of a name.
+    address = unwrapped(value)
+    given = address if re.match(r"(?:https?|data|kling):", address, re.IGNORECASE) else value.strip()
+    if _LAST_FRAME.fullmatch(given):
+        return f"kling://jobs/{job_id_in(given)}/last-frame"
+    if _VIDEO.fullmatch(given):
+        job = _JOB.search(given)
+        frame = f"kling://jobs/{job[0] if job else '{job_id}'}/last-frame"
+        raise refused(
+            path,
+            value,
+            "this is a video, and a picture is expected",
+            f"{frame} is the last frame of {'that job' if job else 'a finished job, if this is its video'}; "
+            "of any other video, a frame of it as a picture works.",
+            meant=frame if job else None,
         )
-    return value
+    return given
 
 
 def _https_url(value: str, path: str) -> str:
-    address = value.strip()
+    address = unwrapped(value)
     if not _HTTPS.fullmatch(address):
         # fal.ai fetches a video itself; only pictures are uploaded from here.
-        raise _refused(path, value, "an https URL is expected", "Give an https URL that fal.ai can fetch.")
+        raise refused(path, value, "an https URL is expected", "Give an https URL that fal.ai can fetch.")
     return address
 
 
@@ -179,89 +418,82 @@ def _length(argument: Argument, value: object, path: str) -> int:
     seconds = whole(value)
     allowed = span(argument.lengths)
     if seconds is None:
-        raise _refused(path, value, "a whole number of seconds is expected", f"Allowed: {allowed}.", argument.choices)
+        raise refused(path, value, "a whole number of seconds is expected", f"Allowed: {allowed}.", argument.choices)
     if seconds not in argument.lengths:
-        raise _refused(path, value, "this length is not accepted", f"Allowed: {allowed}.", argument.choices)
+        closest = str(min(argument.lengths, key=lambda length: abs(length - seconds)))
+        raise refused(path, value, "this length is not accepted", f"Allowed: {allowed}.", argument.choices, closest)
     return seconds
 
 
 def _truth(value: object, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise _refused(path, value, "true or false is expected", "Give true or false.", ("true", "false"))
-    return value
+    found = truth(value)
+    if found is None:
+        raise refused(path, value, "true or false is expected", "Give true or false.", ("true", "false"))
+    return found
 
 
 def _number(argument: Argument, value: object, path: str) -> int | float:
-    number = _parsed_number(value)
+    number = _number_in(value)
     lowest, highest = argument.schema.get("minimum"), argument.schema.get("maximum")
     allowed = tuple(
         f"{word} {bound}" for word, bound in (("at least", lowest), ("at most", highest)) if bound is not None
     )
     wanted = f"a number {' and '.join(allowed)}".rstrip()
     if number is None:
-        raise _refused(path, value, "a number is expected", f"Give {wanted}.", allowed)
+        raise refused(path, value, "a number is expected", f"Give {wanted}.", allowed)
     below = isinstance(lowest, int | float) and number < lowest
     above = isinstance(highest, int | float) and number > highest
     if below or above:
-        raise _refused(path, value, "this is out of range", f"Give {wanted}.", allowed)
+        raise refused(path, value, "this is out of range", f"Give {wanted}.", allowed)
     return number
 
 
-def _parsed_number(value: object) -> int | float | None:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
-        value = float(value)
+def _number_in(value: object) -> int | float | None:
+    if isinstance(value, str):
+        digits = unwrapped(value)
+        return float(digits) if _NUMBER.fullmatch(digits) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isinstance(value, int) or math.isfinite(value) else None
-
-
-def _choice(argument: Argument, value: object, path: str) -> object:
-    choices = argument.choices
-    members = cast("list[object]", argument.schema["enum"])
-    if isinstance(value, str | int) and str(value).strip() in choices:
-        return members[choices.index(str(value).strip())]
-    meant = nearest(value, choices) if isinstance(value, str) else None
-    hint = f"The nearest is {meant}. " if meant else ""
-    raise _refused(path, value, "it is not one of the values", f"{hint}Allowed: {', '.join(choices)}.", choices)
 
 
 def _object(argument: Argument, value: object, path: str, findings: Findings) -> dict[str, object]:
     names = ", ".join(argument.items)
     if isinstance(value, str):
         with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
+            value = _unpacked(value)
     if not isinstance(value, Mapping):
-        raise _refused(path, value, "an object is expected", f"Give an object with {names}.", tuple(argument.items))
+        raise refused(path, value, "an object is expected", f"Give an object with {names}.", tuple(argument.items))
     members = cast("Mapping[str, object]", value)
-    for name in members:
-        if name not in argument.items:
-            raise _unknown_item(argument, name, members[name], path)
+    findings.faults += [
+        _unknown_item(argument, name, members[name], path) for name in members if name not in argument.items
+    ]
     found: dict[str, object] = {}
     for name, item in argument.items.items():
         place = f"{path}.{name}"
-        member = opened(item, members.get(name), place)
-        if is_given(member):
-            found[name] = read(item, member, place, findings)
-        elif item.required and findings.estimating:
-            findings.missing.append(place)
-        elif item.required:
-            raise InvalidArguments(f"{place} is missing.", f"Give it: {item.description}", field=place)
-        elif item.kind == "length":
-            found[name] = int(str(item.schema["default"]))
+        with findings.noting():
+            member = opened(item, members.get(name), place)
+            if is_given(member):
+                found[name] = read(item, member, place, findings)
+            elif item.required and findings.estimating:
+                findings.missing.append(place)
+            elif item.required:
+                state = nothing(member) if str(member or "").strip() else "is missing"
+                raise InvalidArguments(f"{place} {state}.", f"Give it: {item.description}", field=place)
+            elif item.kind == "length":
+                found[name] = int(str(item.schema["default"]))
     return found
 
 
-def _unknown_item(argument: Argument, name: str, value: object, path: str) -> InvalidArguments:
+def _unknown_item(argument: Argument, name: str, value: object, path: str) -> ArgumentFault:
     meanings = {item.field: item.name for item in argument.items.values()} | {name: name for name in argument.items}
-    key = nearest(name, meanings)
-    hint = f"The nearest is {meanings[key]}. " if key else ""
-    return InvalidArguments(
+    meant = meanings.get(nearest(name, meanings) or "")
+    hint = f"The nearest is {meant}. " if meant else ""
+    return ArgumentFault(
         f"{path} has no {name[:40]!r} (given as {show(value)}).",
         f"{hint}Allowed: {', '.join(argument.items)}.",
-        field=f"{path}.{name[:40]}",
-        allowed=tuple(argument.items),
+        showable(f"{path}.{name[:40]}"),
+        show(value),
+        tuple(argument.items),
+        meant,
     )
-
-
-def _refused(path: str, value: object, why: str, next_step: str, allowed: tuple[str, ...] = ()) -> InvalidArguments:
-    return InvalidArguments(f"{path} is {show(value)}; {why}.", next_step, field=path, allowed=allowed)

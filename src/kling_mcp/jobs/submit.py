@@ -81,9 +81,11 @@ class Draft:
     frames: tuple[Frame, ...]
 
     def fingerprint(self, account: str) -> str:
-        """What makes two calls the same call: account, endpoint, body with the pictures' contents, and take."""
+        """What makes two calls the same call: account, endpoint, the wish with the pictures' contents, and take."""
+        from kling_mcp.catalog.arguments import wish
+
         body = _filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
-        whole = [account, self.plan.endpoint.endpoint_id, body, self.plan.take]
+        whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -26,7 +26,6 @@ from pydantic import ValidationError
 from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import Catalog, load
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
-from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.studio import Studio
 from kling_mcp.server import confirm, prompts, resources, results, tasks
 from kling_mcp.server.eras import known_to_the_client
@@ -40,13 +39,12 @@ from kling_mcp.texts import showable, unencodable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-    from decimal import Decimal
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import Job
-    from kling_mcp.jobs.ledger import Ledger
+    from kling_mcp.jobs.ledger import DaySpend, Ledger
     from kling_mcp.jobs.world import World
     from kling_mcp.server.tools import Tool
 
@@ -100,14 +98,13 @@ class App:
         """The time of one call, from now on."""
         return Patience(lambda work: self.studio.in_background(cast("Callable[[], Coroutine[Any, Any, None]]", work)))
 
-    async def remaining_today(self, patience: Patience) -> Decimal | None:
-        """What is left of today's budget in dollars; None if the ledger cannot say."""
+    async def spent_today(self, patience: Patience) -> DaySpend | None:
+        """What is held and spent today; None if the ledger cannot say."""
         try:
             # A price is worth more at once than with the rest of the budget.
-            today = (await patience.soon(self.studio.spend, extra_seconds=-3))[0]
+            return (await patience.soon(self.studio.spend, extra_seconds=-3))[0]
         except KlingError:
             return None
-        return max(self.studio.settings.daily_budget_usd - dollars(today.held_u + today.spent_u), dollars(0))
 
     async def spend_today(self, patience: Patience) -> results.Json:
         """What is spent, held and left of today's budget."""

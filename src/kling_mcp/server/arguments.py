@@ -1,16 +1,19 @@
 """
 Arguments of the tools that start no job, read against the tool's own schema.
 
-Small on purpose: the schemas here are flat, with strings, whole numbers and
-enums. Jobs are checked by `kling_mcp.catalog.arguments`.
+The schemas here are flat, with strings, whole numbers and enums. Values are
+read as those of a job are, by `kling_mcp.catalog.values`.
 """
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.catalog.values import Findings, choice, is_given, nearest, nothing, refused, seconds_to_wait, show, whole
+from kling_mcp.catalog.values import text as text_in
+from kling_mcp.errors import ArgumentFault, InvalidArguments
+from kling_mcp.ids import job_id_in, unwrapped
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,59 +23,53 @@ __all__ = ["read"]
 
 def read(arguments: Mapping[str, object], schema: Mapping[str, Any]) -> dict[str, object]:
     """
-    The given *arguments*, checked; null and empty ones are left out.
+    The given *arguments*, checked; those that say nothing are left out.
 
     Raises:
-        InvalidArguments: One is unknown, missing, or not what the schema allows.
+        InvalidArguments: Some are unknown, missing, or not what the schema allows; all of them are named.
     """
     properties: dict[str, dict[str, Any]] = schema["properties"]
-    given = {name: value for name, value in arguments.items() if value is not None and value != ""}
-    for name in given:
-        if name not in properties:
-            near = difflib.get_close_matches(name, properties, n=1)
-            hint = f"The nearest is {near[0]}. " if near else ""
-            raise InvalidArguments(
-                f"{name[:60]!r} is not an argument of this tool.",
-                f"{hint}It takes: {', '.join(properties)}.",
-                field=name[:60],
-                allowed=tuple(properties),
-            )
+    findings = Findings(estimating=False)
+    found: dict[str, object] = {}
+    for name, value in arguments.items():
+        if not is_given(value):
+            continue
+        with findings.noting():
+            if name not in properties:
+                raise _unknown(name, value, tuple(properties))
+            found[name] = _checked(name, value, properties[name])
     for name in schema.get("required", ()):
-        if name not in given:
-            raise InvalidArguments(f"{name} is missing.", properties[name]["description"], field=name)
-    return {name: _checked(name, value, properties[name]) for name, value in given.items()}
+        if name not in found and name not in findings.faulty:
+            about = properties[name]["description"]
+            state = nothing(arguments[name]) if name in arguments else "is missing"
+            findings.faults.append(ArgumentFault(f"{name} {state}.", f"Give it: {about}", name))
+    if findings.faults:
+        raise InvalidArguments.of(findings.faults)
+    return found
+
+
+def _unknown(name: str, value: object, names: tuple[str, ...]) -> InvalidArguments:
+    meant = nearest(name, names)
+    hint = f"The nearest is {meant}. " if meant else ""
+    shown = showable(name[:60])
+    what = f"{name[:60]!r} is not an argument of this tool."
+    return InvalidArguments.of(
+        [ArgumentFault(what, f"{hint}It takes: {', '.join(names)}.", shown, show(value), names, meant)]
+    )
 
 
 def _checked(name: str, value: object, schema: Mapping[str, Any]) -> object:
     if schema["type"] == "integer":
-        number = _whole(value)
         low, high = schema["minimum"], schema["maximum"]
+        if name == "wait_seconds":
+            return seconds_to_wait(value, name, high)
+        number = whole(value)
         if number is None or not low <= number <= high:
-            raise InvalidArguments(
-                f"{name} is {str(value)[:40]!r}.", f"It takes a whole number from {low} to {high}.", field=name
-            )
+            allowed = f"{low} to {high}"
+            near = None if number is None else str(min(max(number, low), high))
+            raise refused(name, value, "a whole number is expected", f"Allowed: {allowed}.", (allowed,), near)
         return number
-    if not isinstance(value, str):
-        raise InvalidArguments(f"{name} is {str(value)[:40]!r}.", "It takes a text.", field=name)
-    allowed: list[str] = schema.get("enum", [])
-    if allowed and value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        hint = f"The nearest is {near[0]}. " if near else ""
-        raise InvalidArguments(
-            f"{name} is {value[:40]!r}.",
-            f"{hint}It takes one of: {', '.join(allowed)}.",
-            field=name,
-            allowed=tuple(allowed),
-        )
-    return value
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        digits = value.strip()
-        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return value if isinstance(value, int) else None
+    if "enum" in schema:
+        return schema["enum"][choice(value, name, schema["enum"])]
+    given = text_in(value, name)
+    return job_id_in(given) if name == "job_id" else unwrapped(given)

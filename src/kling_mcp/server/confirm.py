@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.world import World
     from kling_mcp.settings import Settings
 
-__all__ = ["Go", "gate", "shows_forms"]
+__all__ = ["Go", "asks", "gate", "shows_forms"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ async def gate(
             f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
             f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
         )
-    if not _asks(studio.settings, ceiling):
+    if not asks(studio.settings, ceiling):
         return Go()
     why = f"It could cost up to ${price}, which needs the user's agreement first."
     unanswered = draft.fingerprint(studio.settings.account)
@@ -108,7 +108,8 @@ async def gate(
     )
 
 
-def _asks(settings: Settings, ceiling: Decimal) -> bool:
+def asks(settings: Settings, ceiling: Decimal) -> bool:
+    """Whether the user is asked before a job that may cost *ceiling*."""
     match settings.confirm:
         case "never":
             return False

@@ -6,7 +6,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from kling_mcp.errors import InvalidArguments
+from kling_mcp.jobs.budget import dollars
+from kling_mcp.server.confirm import asks
 from kling_mcp.server.results import Json, usd
+from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,24 +17,30 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.arguments import Plan
     from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, PictureLimits, Price
     from kling_mcp.catalog.pricing import Quote
+    from kling_mcp.jobs.ledger import DaySpend
+    from kling_mcp.settings import Settings
 
 __all__ = ["estimate", "estimate_headline", "in_full", "overview", "price_range", "prices"]
 
 
-def estimate(catalog: Catalog, arguments: Mapping[str, object], remaining: Decimal | None) -> Json:
+def estimate(catalog: Catalog, arguments: Mapping[str, object], settings: Settings, today: DaySpend | None) -> Json:
     """
     What a job with *arguments* would cost: one model, or all of them where none is named.
+
+    Args:
+        today: What is held and spent today; None if the ledger cannot say.
 
     Raises:
         InvalidArguments: No model would take the arguments.
         UnknownModel: The model named does not exist.
     """
     from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.values import is_given
 
-    named = arguments.get("model") not in (None, "")
+    named = is_given(arguments.get("model"))
     rows: list[Json] = []
     if not named:
-        rows = _compared(catalog, arguments)
+        rows = _compared(catalog, arguments, settings)
         taking = [row["model"] for row in rows if row["estimated_usd"] is not None]
         if catalog.default.model not in taking and taking:
             arguments = {**arguments, "model": taking[0]}
@@ -39,38 +48,74 @@ def estimate(catalog: Catalog, arguments: Mapping[str, object], remaining: Decim
     price = _quoted(chosen)
     whole = named and not chosen.missing
     notes = list(price.warnings)
+    if not named and chosen.endpoint is not catalog.default:
+        notes.append(f"{catalog.default.model}, the default, does not take this call: the job needs a model.")
     if named and chosen.missing:
         notes.append(f"request is null because {' and '.join(chosen.missing)} would be needed.")
     if whole and any(not slot.value.startswith("https:") for slot in chosen.pictures):
         notes.append("Pictures that are not https URLs are uploaded first; their links take their places in request.")
     return {
+        "tool": chosen.tool,
         "model": chosen.endpoint.model,
+        "mode": chosen.endpoint.mode,
         "seconds": chosen.seconds,
-        "generate_audio": chosen.audio,
-        "estimated_usd": usd(price.estimated_usd),
-        "ceiling_usd": usd(price.ceiling_usd),
+        **_figures(chosen, price, settings),
         "basis": price.basis,
         "sources": [_dated(source) for source in chosen.endpoint.prices],
-        "request": chosen.body if whole else None,
+        "request": shorten_data_uris(chosen.body) if whole else None,
         "models": rows,
-        "budget": {"remaining_today_usd": None if remaining is None else usd(remaining)},
+        "budget": _budget(settings, today),
         "warnings": [*chosen.warnings, *notes],
     }
 
 
-def estimate_headline(data: Json) -> str:
+def estimate_headline(catalog: Catalog, data: Json) -> str:
     """The price in a sentence."""
     if not data["models"]:
+        asks = " The user is asked first." if data["asks_first"] else ""
         return (
-            f"{data['model']}: about ${data['estimated_usd']:.2f}, at most ${data['ceiling_usd']:.2f}. {data['basis']}"
+            f"{data['model']}: about ${data['estimated_usd']:.2f}, at most ${data['ceiling_usd']:.2f}. "
+            f"{data['basis']}.{asks}"
         )
-    listed = ", ".join(
-        f"{row['model']} ${row['estimated_usd']:.2f}" for row in data["models"] if row["estimated_usd"] is not None
-    )
-    return f"{data['seconds']} s, cheapest first: {listed}. Without a model a job uses {data['model']}."
+    taking = [row for row in data["models"] if row["estimated_usd"] is not None]
+    listed = ", ".join(f"{row['model']} {_price(row)}" for row in taking)
+    asked = [row["model"] for row in taking if row["asks_first"]]
+    default = f"Without a model a job uses {catalog.default.model}"
+    default += ", which does not take this call." if data["model"] != catalog.default.model else "."
+    if asked:
+        default += f" The user is asked first for {'each' if len(asked) == len(taking) else ', '.join(asked)}."
+    return f"{data['seconds']} s, cheapest first: {listed}. {default}"
 
 
-def _compared(catalog: Catalog, arguments: Mapping[str, object]) -> list[Json]:
+def _price(row: Json) -> str:
+    most = f" (at most ${row['ceiling_usd']:.2f})" if row["ceiling_usd"] != row["estimated_usd"] else ""
+    return f"${row['estimated_usd']:.2f}{most}"
+
+
+def _figures(chosen: Plan, price: Quote, settings: Settings) -> Json:
+    """What is the same for one model and for each in a comparison."""
+    sound = {True: "on", False: "off", None: "always" if chosen.endpoint.sound == "always" else "never"}
+    return {
+        "sound": sound[chosen.audio],
+        "estimated_usd": usd(price.estimated_usd),
+        "ceiling_usd": usd(price.ceiling_usd),
+        "asks_first": asks(settings, price.ceiling_usd),
+    }
+
+
+def _budget(settings: Settings, today: DaySpend | None) -> Json:
+    held = None if today is None else dollars(today.held_u)
+    spent = None if today is None else dollars(today.spent_u)
+    left = None if held is None or spent is None else max(settings.daily_budget_usd - held - spent, Decimal(0))
+    return {
+        "job_limit_usd": usd(settings.max_job_usd),
+        "remaining_today_usd": None if left is None else usd(left),
+        "held_usd": None if held is None else usd(held),
+        "spent_usd": None if spent is None else usd(spent),
+    }
+
+
+def _compared(catalog: Catalog, arguments: Mapping[str, object], settings: Settings) -> list[Json]:
     from kling_mcp.catalog.arguments import plan
 
     rows: list[Json] = []
@@ -78,15 +123,13 @@ def _compared(catalog: Catalog, arguments: Mapping[str, object]) -> list[Json]:
         try:
             chosen = plan(catalog, "estimate_cost", {**arguments, "model": endpoint.model})
         except InvalidArguments as refusal:
-            rows.append({"model": endpoint.model, "estimated_usd": None, "ceiling_usd": None, "why_not": refusal.what})
+            why_not = " ".join(fault.what for fault in refusal.faults)
+            rows.append({"model": endpoint.model, "estimated_usd": None, "ceiling_usd": None, "why_not": why_not[:200]})
             continue
-        price = _quoted(chosen)
         rows.append(
             {
                 "model": endpoint.model,
-                "estimated_usd": usd(price.estimated_usd),
-                "ceiling_usd": usd(price.ceiling_usd),
-                "generate_audio": chosen.audio,
+                **_figures(chosen, _quoted(chosen), settings),
                 "expected_seconds": endpoint.expected_seconds(chosen.seconds),
             }
         )

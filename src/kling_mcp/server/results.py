@@ -279,7 +279,16 @@ def refusal(error: KlingError, *, spends: bool) -> t.CallToolResult:
         "allowed": list(error.allowed),
         "next_step": error.next_step,
         "job_id": error.job_id,
-        "faults": list(getattr(error, "faults", ())),
+        "faults": [
+            {
+                "path": fault.path,
+                "value": fault.value,
+                "allowed": list(fault.allowed),
+                "nearest": fault.nearest,
+                "models": list(fault.models),
+            }
+            for fault in error.faults
+        ],
     }
     return _refused(error.told(money=spends or error.job_id is not None), data)
 

@@ -50,14 +50,13 @@ _OF_OURS: Final[dict[str, Schema]] = {
 
 
 def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
-    """An object with exactly *properties*."""
+    """
+    An object with *properties*.
+
+    `additionalProperties` is left out: it crashes google-genai, and unknown names are refused by us.
+    """
     needed = list(required)
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        **({"required": needed} if needed else {}),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": dict(properties), **({"required": needed} if needed else {})}
 
 
 def job_schema(catalog: Catalog, tool: Tool) -> Schema:
@@ -88,12 +87,16 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
 
 
 def estimate_schema(catalog: Catalog) -> Schema:
-    """What `estimate_cost` takes: everything that a job takes, and nothing of it required."""
-    takers = _arguments(catalog.endpoints).items()
-    properties = {name: _property(catalog, name, endpoints) for name, endpoints in takers} | _OF_OURS
+    """What `estimate_cost` takes, as far as it sets the price; any other argument of a job is taken too."""
+    takers = _arguments(catalog.endpoints)
+    tools = {"type": "string", "description": "image_to_video or multi_shot_video; default by the arguments."}
     model = {"type": "string", "description": f"Such as {catalog.default.model}; omit to compare all."}
+    properties = {name: _property(catalog, name, takers[name]) for name in _SETS_THE_PRICE if name in takers}
     # In words only, to keep the list of tools short: nothing is spent here, and every call is checked.
-    return _bare(object_schema({"model": model} | properties))
+    return _bare(object_schema({"tool": tools, "model": model} | properties))
+
+
+_SETS_THE_PRICE: Final = ("duration", "shots", "generate_audio", "voice_ids")
 
 
 def _makers(catalog: Catalog, tool: Tool) -> list[Endpoint]:

@@ -159,9 +159,10 @@ def _again(standing: Job) -> str:
 
 
 async def _estimate_cost(call: Call) -> Answer:
-    remaining = await call.app.remaining_today(call.patience)
-    data = models.estimate(call.app.catalog, call.arguments, remaining)
-    return results.result(models.estimate_headline(data), data)
+    app = call.app
+    today = await app.spent_today(call.patience)
+    data = models.estimate(app.catalog, call.arguments, app.studio.settings, today)
+    return results.result(models.estimate_headline(app.catalog, data), data)
 
 
 async def _list_models(call: Call) -> Answer:
