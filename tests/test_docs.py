@@ -124,8 +124,6 @@ ELSEWHERE = {
     "uv run ruff check",
     "uv run pyright",
     "uv run lint-imports",
-    # tests/packaging/test_fresh_install.py installs and starts it.
-    'uvx --from "kling-mcp[media]" kling-mcp',
 }
 
 

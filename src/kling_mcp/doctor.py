@@ -45,8 +45,7 @@ _MARKS: Final[dict[Mark, str]] = {"ok": "✓", "note": "!", "stop": "✗"}
 _SUBJECT: Final = 8
 _OLD_PRICES_DAYS: Final = 120
 _LITTLE_SPACE_BYTES: Final = 500_000_000
-_MEDIA: Final = ("av", "PIL")
-_WITH_MEDIA: Final = 'uvx --from "kling-mcp[media]" kling-mcp'
+_MEDIA: Final = {"av": "PyAV", "PIL": "Pillow", "pi_heif": "pi-heif"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +256,15 @@ def _cheapest_usd() -> Decimal:
 
 
 def _media() -> Finding:
-    from kling_mcp.media.optional import installed
+    from kling_mcp.media.optional import INSTALL_HINT, installed
 
-    if installed(*_MEDIA):
-        return Finding("ok", "media", "PyAV and Pillow are installed: view_video and last frames work.")
-    text = f"PyAV and Pillow are not installed: view_video and last frames need them. Start it as: {_WITH_MEDIA}"
+    missing = [name for module, name in _MEDIA.items() if not installed(module)]
+    if not missing:
+        return Finding("ok", "media", "Frames of videos are shown, and pictures converted, HEIC too.")
+    text = (
+        f"Not installed: {', '.join(missing)}. PyAV and Pillow show frames of videos, Pillow converts pictures, and "
+        f"pi-heif reads HEIC. To install them: {INSTALL_HINT}"
+    )
     return Finding("note", "media", text)
 
 

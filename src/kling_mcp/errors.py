@@ -13,7 +13,7 @@ What can go wrong, in the caller's terms.
   + AccountLocked      fal.ai has locked the account (balance, payment, budget)
   + RateLimited        fal.ai asks for fewer requests
   + LedgerUnavailable  the record of jobs and money cannot be written, so nothing may be spent
-  + NotAvailable       an optional part is not installed
+  + NotAvailable       what it needs is not installed
   + Internal           a defect of this program; the log has the details
 
 Every message is read by a model deciding what to do next. It says what
@@ -244,7 +244,7 @@ class LedgerUnavailable(KlingError):
 
 
 class NotAvailable(KlingError):
-    """An optional part is not installed."""
+    """What it needs is not installed."""
 
     code = "not_available"
 

@@ -229,15 +229,15 @@ def test_damaged_bytes_make_a_picture_or_the_typed_error(four_colours: Path, tmp
     assert len(data) <= MAX_SHEET_BYTES
 
 
-def test_without_the_optional_part_the_text_says_how_to_install_it() -> None:
+def test_where_a_part_is_missing_the_text_says_how_to_install_it() -> None:
     need("json", purpose="A picture of a video")
     assert installed("json")
     assert not installed("json", "a_module_that_nobody_has")
-    with pytest.raises(NotAvailable, match=r'optional part .* pip install "kling-mcp\[media\]"'):
+    with pytest.raises(NotAvailable, match=r"come with kling-mcp .* pip install av pillow"):
         need("a_module_that_nobody_has", purpose="A picture of a video")
 
 
-def test_nothing_optional_is_imported_before_it_is_used() -> None:
+def test_nothing_that_decodes_is_imported_before_it_is_used() -> None:
     code = (
         "import sys; from kling_mcp.media import confined, pictures, addresses, downloads, frames;"
         "assert not {'av', 'PIL', 'httpx', 'idna'} & set(sys.modules), set(sys.modules)"

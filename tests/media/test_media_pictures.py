@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import pictures
 from kling_mcp.media.headers import Malformed, inspect
+from kling_mcp.media.optional import INSTALL_HINT
 from kling_mcp.media.pictures import Picture, PictureLimits, kind_of, load, prepare
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def test_a_picture_of_too_many_bytes_is_scaled_down_or_refused_with_numbers() ->
     with pytest.raises(InputRefused, match="at most 30,000") as refused:
         prepare(data, "cat.jpeg", limits=limits, pillow=False)
     assert f"has {len(data):,} bytes" in refused.value.what
-    assert 'pip install "kling-mcp[media]"' in refused.value.next_step
+    assert INSTALL_HINT in refused.value.next_step
 
 
 def test_a_large_png_becomes_a_jpeg_before_it_loses_pixels() -> None:

@@ -20,9 +20,11 @@ import mcp_types as t
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.shared.exceptions import MCPError
 from PIL import Image, ImageChops, ImageStat
 
 from kling_mcp.media.frames import contact_sheet, last_frame
+from kling_mcp.media.optional import INSTALL_HINT
 from kling_mcp.simulator.app import Simulator
 from kling_mcp.simulator.faults import Hang
 from kling_mcp.simulator.render import MARKERS, sample_picture, sample_video
@@ -197,9 +199,9 @@ async def test_a_saved_video_that_somebody_took_away_is_said_to_be_gone(tmp_path
     assert "get_job has the link" in said(result)
 
 
-async def test_without_the_optional_part_everything_else_works_and_the_text_says_how_to_add_it(tmp_path: Path) -> None:
+async def test_where_videos_cannot_be_decoded_nothing_offers_it_and_everything_else_works(tmp_path: Path) -> None:
     """
-    A server that cannot import PyAV and Pillow: its simulator shows the bundled video.
+    A server without PyAV and Pillow: its simulator shows the bundled video.
     """
     without = "import sys; sys.modules.update(av=None, PIL=None); from kling_mcp.__main__ import main; sys.exit(main())"
     command = StdioServerParameters(
@@ -218,16 +220,23 @@ async def test_without_the_optional_part_everything_else_works_and_the_text_says
     with anyio.fail_after(60):
         async with Client(command) as client:
             job = await finished(client, (await started(client, call))["job_id"])
-            result = await client.call_tool("view_video", {"job_id": job["job_id"]})
+            offered = [
+                *(tool.model_dump_json() for tool in (await client.list_tools()).tools),
+                *(one.model_dump_json() for one in (await client.list_resource_templates()).resource_templates),
+                client.instructions or "",
+                str(job),
+            ]
+            with pytest.raises(MCPError, match="There is no tool 'view_video'"):
+                await client.call_tool("view_video", {"job_id": job["job_id"]})
             continued = await client.call_tool(
                 "image_to_video", {**call, "image": f"kling://jobs/{job['job_id']}/last-frame"}
             )
 
     assert await anyio.Path(job["video"]["saved_to"]).read_bytes() == sample_video((), None, None)
-    for refusal in (result, continued):
-        assert refused(refusal)["code"] == "not_available"
-        assert 'pip install "kling-mcp[media]"' in said(refusal)
-        assert 'uvx --from "kling-mcp[media]" kling-mcp' in said(refusal)
+    assert len(offered) > 10
+    assert [text for text in offered if "view_video" in text or "last-frame" in text] == []
+    assert refused(continued)["code"] == "not_available"
+    assert INSTALL_HINT in said(continued)
 
 
 async def test_a_video_goes_on_where_another_ended_shot_after_shot(tmp_path: Path) -> None:

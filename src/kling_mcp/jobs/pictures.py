@@ -99,7 +99,7 @@ async def framed(
 
     Raises:
         InputRefused: A picture may not be used, or the model would not take it.
-        NotAvailable: A picture needs an optional part that is not installed.
+        NotAvailable: A picture needs what is not installed here.
         UnknownJob: A last frame of a job that does not exist was asked for.
     """
     frames: list[Frame] = []

@@ -130,7 +130,7 @@ class Studio:
 
         Raises:
             InputRefused: A picture may not be used, or the model would not take it.
-            NotAvailable: A picture needs an optional part that is not installed.
+            NotAvailable: A picture needs what is not installed here.
         """
         from kling_mcp.jobs.pictures import framed
         from kling_mcp.jobs.submit import Draft

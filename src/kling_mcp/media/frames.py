@@ -1,7 +1,7 @@
 """
 Still pictures of a video: a contact sheet to judge it by, and the last frame to continue it from.
 
-PyAV decodes and Pillow draws; both are imported on use. The functions block, so callers run them in threads.
+PyAV decodes and Pillow draws; both are imported on first use. The functions block, so callers run them in threads.
 What a video holds is read from its packets first, which costs next to nothing. Decoding then begins at the key frame
 before each picture that is wanted.
 """

@@ -1,4 +1,9 @@
-"""The optional part: PyAV and Pillow, loaded on use, and what to say when they are not there."""
+"""
+What decodes videos and pictures: PyAV, Pillow and pi-heif.
+
+They come with kling-mcp where the machine has wheels of them, and are imported on first use. Where they are missing,
+nothing offers what needs them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,11 @@ from typing import Final
 
 from kling_mcp.errors import NotAvailable
 
-__all__ = ["INSTALL_HINT", "installed", "need"]
+__all__ = ["INSTALL_HINT", "SHOWS_VIDEOS", "installed", "need"]
 
 INSTALL_HINT: Final = (
-    'pip install "kling-mcp[media]", or as the server\'s command: uvx --from "kling-mcp[media]" kling-mcp'
+    "pip install av pillow pi-heif where kling-mcp is installed, or as the server's command: "
+    "uvx --with av --with pillow --with pi-heif kling-mcp"
 )
 
 
@@ -19,15 +25,19 @@ def installed(*modules: str) -> bool:
     return all(find_spec(module) is not None for module in modules)
 
 
+SHOWS_VIDEOS: Final = installed("av", "PIL")
+"""Whether pictures can be taken out of videos here: `view_video`, and last frames."""
+
+
 def need(*modules: str, purpose: str) -> None:
     """
-    Make sure that the optional part is there.
+    Make sure that *modules* are there.
 
     Raises:
-        NotAvailable: It is not; the text says how to install it.
+        NotAvailable: They are not; the text says how to install them.
     """
     if not installed(*modules):
         raise NotAvailable(
-            f"{purpose} needs an optional part that is not installed (PyAV and Pillow).",
-            f"The user can install it with: {INSTALL_HINT}",
+            f"{purpose} needs PyAV and Pillow. They come with kling-mcp on most machines, but are not installed here.",
+            f"The user can install them with: {INSTALL_HINT}",
         )

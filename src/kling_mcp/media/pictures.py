@@ -349,7 +349,7 @@ def check(
     if rule is None:
         return
     what, mendable = rule
-    hint = f" Pictures are converted and scaled down here once the optional part is installed: {INSTALL_HINT}"
+    hint = f" Pictures are converted and scaled down here once Pillow is installed: {INSTALL_HINT}"
     raise InputRefused(
         f"{(name or picture.file_name)!r} {what}",
         "Give a picture that keeps to this." + (hint if mendable and not pillow else ""),

@@ -11,6 +11,7 @@ from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownModel
 from kling_mcp.jobs.job import ENDED
+from kling_mcp.media.optional import SHOWS_VIDEOS
 from kling_mcp.server import models, prompts, results
 from kling_mcp.server.ui import page as job_page
 
@@ -50,7 +51,7 @@ TEMPLATES: Final = (
         "The last frame of a finished video, to look at or to continue from.",
         "image/png",
     ),
-)
+)[: None if SHOWS_VIDEOS else -1]
 
 _MODEL: Final = re.compile(r"kling://models/([a-z0-9-]+)")
 _JOB: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)")

@@ -17,7 +17,7 @@ import mcp_types as t
 
 from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.warnings import place_in_line, warnings_of
-from kling_mcp.media.optional import installed
+from kling_mcp.media.optional import SHOWS_VIDEOS
 from kling_mcp.shown import shorten_data_uris
 from kling_mcp.texts import showable
 
@@ -361,7 +361,7 @@ def _with_the_video(job: Job, get_job: str) -> str:
             "fal.ai ended this job as completed without a video in its answer, and it may have charged it. The user "
             f"can look for the video at {DASHBOARD}{f' (request {job.request_id})' if job.request_id else ''}."
         )
-    if job.saved_to and not installed("av", "PIL"):
+    if job.saved_to and not SHOWS_VIDEOS:
         return "The video is saved at video.saved_to."
     if job.saved_to:
         return (

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from kling_mcp.media.optional import SHOWS_VIDEOS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -25,7 +27,11 @@ LONGEST_WAIT_SECONDS: Final = 45
 
 MOST_TAKES: Final = 99
 
-_SOURCES: Final = "https URL, file path in an input folder, data: URI, or kling://jobs/{job_id}/last-frame."
+_SOURCES: Final = (
+    "https URL, file path in an input folder, data: URI, or kling://jobs/{job_id}/last-frame."
+    if SHOWS_VIDEOS
+    else "https URL, file path in an input folder, or data: URI."
+)
 
 
 WAIT: Final[Schema] = {

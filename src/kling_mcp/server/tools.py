@@ -14,6 +14,7 @@ import mcp_types as t
 
 from kling_mcp.errors import FalUnreachable, InvalidArguments, LedgerUnavailable
 from kling_mcp.jobs.job import STATES
+from kling_mcp.media.optional import SHOWS_VIDEOS
 from kling_mcp.server import confirm, deliver, models, resources, results, schemas, view
 from kling_mcp.server.arguments import read
 from kling_mcp.server.storyboard import storyboard
@@ -402,4 +403,5 @@ TOOLS: Final[dict[str, Tool]] = {
             _JOB,
         ),
     )
+    if SHOWS_VIDEOS or tool.run is not _view_video
 }

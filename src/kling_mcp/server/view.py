@@ -33,9 +33,7 @@ MOST_FRAMES: Final = 9
 _FRAMES: Final = 4
 _PROMPT_CHARACTERS: Final = 160
 
-DESCRIPTION: Final = (
-    "Free. Frames of a finished, saved video on one JPEG, each with its time and shot. Needs kling-mcp[media]."
-)
+DESCRIPTION: Final = "Free. Frames of a finished, saved video on one JPEG, each with its time and shot."
 
 
 def schema() -> schemas.Schema:
@@ -61,7 +59,7 @@ async def view(call: Call) -> t.CallToolResult:
     Raises:
         InvalidArguments: The arguments are wrong, or the job has no video (yet).
         UnknownJob: No such job.
-        NotAvailable: The video is not on this machine or cannot be read, or the optional part is missing.
+        NotAvailable: The video is not on this machine or cannot be read.
     """
     from kling_mcp.media.frames import contact_sheet
 
