@@ -83,7 +83,12 @@ async def test_a_cookie_is_not_kept() -> None:
 async def test_a_key_that_is_echoed_is_masked_wherever_it_stands() -> None:
     identity, secret = CANARY_KEY.split(":")
     echoes = f"{CANARY_KEY} {secret} {b64encode(CANARY_KEY.encode()).decode()} {identity}"
-    body = {"status": "COMPLETED", "error": echoes, "logs": [{"message": echoes}], "video": {"file_name": echoes}}
+    body = {
+        "status": "COMPLETED",
+        "error": echoes,
+        "logs": [{"message": echoes}],
+        "video": {"url": "https://v3.fal.media/a.mp4", "file_name": echoes},
+    }
     async with RawServer(default=answer(200, body, {"Echo": echoes})) as server, client(server.url) as http:
         raw = await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
         status = await FalQueue(http).status(ENDPOINT, receipt(server.url))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -9,7 +12,7 @@ import anyio
 import pytest
 
 from kling_mcp import errors
-from kling_mcp.fal.failures import RequestNotFound
+from kling_mcp.fal.failures import Intercepted, RequestNotFound, explain_completed
 from kling_mcp.fal.queue import (
     Completed,
     Failed,
@@ -20,6 +23,8 @@ from kling_mcp.fal.queue import (
     QueueStatus,
     Receipt,
     Video,
+    stated_end,
+    video_of_body,
 )
 from tests.conftest import CANARY_KEY
 from tests.fal.rawserver import RawServer, answer, drip, raw, silence
@@ -76,6 +81,180 @@ STATUSES: dict[str, tuple[int, object, QueueStatus | Completed]] = {
 }
 
 
+UNTIDY = {
+    "as it is": lambda body: body,
+    "after a byte order mark": lambda body: b"\xef\xbb\xbf" + body,
+    "in UTF-16": lambda body: body.decode().encode("utf-16"),
+    "before something else": lambda body: body + b"\x00<!-- served by 7 -->",
+    "in a list": lambda body: b"[" + body + b"]",
+    "in an object": lambda body: b'{"data": ' + body + b"}",
+    **{
+        f"with {name}": lambda body, noise=noise: body.replace(b'"status"', noise + b', "status"', 1)
+        for name, noise in {
+            "half a surrogate pair": b'"logs": [{"message": "\\ud83d!"}]',
+            "a byte that is no UTF-8": b'"logs": [{"message": "\xff!"}]',
+            "a line break in a text": b'"logs": [{"message": "\n!"}]',
+            "not a number": b'"metrics": {"inference_time": NaN}',
+            "infinity": b'"metrics": {"inference_time": -Infinity}',
+            "infinity by another name": b'"metrics": {"inference_time": 1e999}',
+            "half a million digits": b'"metrics": {"inference_time": ' + b"9" * 500_000 + b"}",
+            "a hundred lists": b'"noise": ' + b"[" * 100 + b"]" * 100,
+            "a key twice": b'"status": null',
+        }.items()
+    },
+}
+"""What may be wrong with an answer of which everything that is needed can be read."""
+
+PACKED = {
+    "gzip": (gzip.compress, {"Content-Encoding": "gzip"}),
+    "x-gzip": (gzip.compress, {"Content-Encoding": "X-GZip"}),
+    "gzip that is not named": (gzip.compress, {}),
+    "gzip that is none": (bytes, {"Content-Encoding": "gzip"}),
+    "gzip twice": (lambda body: gzip.compress(gzip.compress(body)), {"Content-Encoding": "gzip, gzip"}),
+    "deflate": (zlib.compress, {"Content-Encoding": "deflate"}),
+    "deflate without a head": (lambda body: zlib.compress(body)[2:-4], {"Content-Encoding": "deflate"}),
+    "a page by its type": (bytes, {"Content-Type": "text/html"}),
+}
+
+
+@pytest.mark.parametrize("name", UNTIDY)
+async def test_what_is_needed_is_read_out_of_an_untidy_answer(name: str) -> None:
+    untidy = UNTIDY[name]
+    plan = [
+        answer(200, untidy(b'{"status": "COMPLETED"}')),
+        answer(200, untidy(b'{"status": "ok", "video": {"url": "https://v3.fal.media/a.mp4"}}')),
+    ]
+    async with RawServer(plan=plan) as server, client(server.url) as http:
+        status = await FalQueue(http).status(ENDPOINT, receipt(server.url))
+        result = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(status, Completed)
+    assert (status.failure, status.inference_seconds) == (None, None)
+    assert isinstance(result, Finished)
+    assert result.video == Video("https://v3.fal.media/a.mp4", None, None, None)
+    json.dumps(result.body, allow_nan=False).encode()
+    repr(result).encode()
+
+
+@pytest.mark.parametrize("name", PACKED)
+async def test_an_answer_is_unpacked_although_that_was_declined(name: str) -> None:
+    pack, headers = PACKED[name]
+    packed = answer(200, pack(b'{"status": "COMPLETED"}'), headers)
+    async with RawServer(default=packed) as server, client(server.url) as http:
+        assert await FalQueue(http).status(ENDPOINT, receipt(server.url)) == Completed(None, (), None)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Encoding": "br"}, {"Content-Encoding": "gzip"}], ids=str)
+async def test_what_cannot_be_unpacked_within_bounds_is_not_read(headers: dict[str, str]) -> None:
+    bomb = gzip.compress(b'{"status": "COMPLETED"' + b" " * 50_000_000 + b"}")
+    async with RawServer(default=answer(200, bomb, headers)) as server, client(server.url, []) as http:
+        with pytest.raises(errors.FalUnreachable):
+            await FalQueue(http).status(ENDPOINT, receipt(server.url))
+
+
+async def test_a_status_with_logs_that_are_too_large_is_asked_for_without_them_from_then_on() -> None:
+    large = answer(202, {"status": "IN_PROGRESS", "logs": [{"message": "x" * 2_000_000}]})
+    small = answer(202, {"status": "IN_PROGRESS", "logs": None})
+    async with RawServer(plan=[large, small, small]) as server, client(server.url, []) as http:
+        queue = FalQueue(http)
+        for _ in range(2):
+            assert await queue.status(ENDPOINT, receipt(server.url)) == QueueStatus(True, None, ())
+
+        assert [request.target[-7:] for request in server.received] == ["?logs=1", "?logs=0", "?logs=0"]
+
+
+ADDRESS = "https://v3.fal.media/files/b/out.mp4"
+SHAPES = {
+    "as text": {"video": ADDRESS},
+    "in a list": {"video": [{"url": ADDRESS}]},
+    "in a list of texts": {"videos": [ADDRESS]},
+    "as an address of its own": {"video_url": ADDRESS},
+    "below data": {"data": {"video": {"url": ADDRESS}}},
+    "below response and data": {"status": "OK", "response": {"data": {"video": ADDRESS}}},
+    "below output, without a name": {"output": ADDRESS},
+    "in a list of outputs": {"outputs": [{"url": ADDRESS, "content_type": "video/mp4"}]},
+    "at the root": {"url": ADDRESS},
+    "in a list at the root": [{"video": {"url": ADDRESS}}],
+    "as text at the root": ADDRESS,
+    "with a fragment": {"video": {"url": f"{ADDRESS}#t=0,5"}},
+    "with a newline": {"video": {"url": f" {ADDRESS}\r\n"}},
+    "with a newline inside": {"video": {"url": f"{ADDRESS[:20]}\n{ADDRESS[20:]}"}},
+    "in quotes": {"video": {"url": f'"{ADDRESS}"'}},
+    "after one that is none": {"video": [None, {"url": None}, {"url": 7}, {"url": ""}, {"url": ADDRESS}]},
+    "beside an error of something else": {"video": {"url": ADDRESS}, "error": "the thumbnail failed"},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_a_video_is_found_wherever_an_answer_has_it_and_recorded_where_it_belongs(name: str) -> None:
+    async with RawServer(default=answer(200, SHAPES[name])) as server, client(server.url) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Finished)
+    assert outcome.video is not None
+    assert outcome.video.url == ADDRESS
+    assert video_of_body(json.loads(json.dumps(outcome.body))) == outcome.video
+    assert outcome.body["video"]["url"] == ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        (f"{ADDRESS}?signature={'a' * 8000}", None),
+        ("https://v3.fal.media/a film.mp4", "https://v3.fal.media/a%20film.mp4"),
+        ("https://v3.fal.media/f\u00fcchse.mp4?a=%20", "https://v3.fal.media/f%C3%BCchse.mp4?a=%20"),
+        ("data:video/mp4;base64,AAAA" + "A" * 2_000_000, None),
+    ],
+    ids=["8 kB", "a blank", "a letter", "inline"],
+)
+async def test_an_unusual_address_of_a_video_is_taken(url: str, found: str | None) -> None:
+    async with RawServer(default=answer(200, {"video": {"url": url}})) as server, client(server.url) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Finished)
+    assert outcome.video is not None
+    assert outcome.video.url == (found or url)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"images": [{"url": "https://v3.fal.media/a.png", "content_type": "image/png"}]},
+        {"output": "a fox runs"},
+        {"output": {"url": "https://fal.ai/docs"}},
+        {"status_url": ADDRESS},
+        {"video": {"url": "data:text/html,<p>"}},
+        {"video": {"url": "https://[broken/out.mp4"}},
+        {"video": {"url": {"url": None}}},
+        "words",
+    ],
+    ids=str,
+)
+async def test_what_is_no_video_is_not_taken_for_one(body: object) -> None:
+    async with RawServer(default=answer(200, body)) as server, client(server.url) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Finished)
+    assert outcome.video is None
+
+
+@pytest.mark.parametrize(
+    ("body", "type_"),
+    [
+        ({"error": {"type": "generation_timeout", "message": "late"}}, "generation_timeout"),
+        ({"detail": [{"type": "content_policy_violation", "msg": "no"}]}, "content_policy_violation"),
+        ({"video": None, "error": "late"}, "unknown_error"),
+        ({"data": {"errors": [{"code": "no_media_generated"}]}}, "no_media_generated"),
+    ],
+)
+async def test_a_good_status_with_an_error_and_no_video_is_a_failure(body: object, type_: str) -> None:
+    async with RawServer(default=answer(200, body)) as server, client(server.url) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.type == type_
+
+
 @pytest.mark.parametrize("name", STATUSES)
 async def test_a_status_is_read_in_every_form_that_fal_gives_it(name: str) -> None:
     status, body, expected = STATUSES[name]
@@ -124,7 +303,7 @@ RESULTS = {
             answer(200, {"video": None}, {"X-Fal-Billable-Units": units}),
             Finished({"video": None}, None, None),
         )
-        for units in ("-1", "NaN", "1e99", "many", "")
+        for units in ("-1", "NaN", "1e99", "1e3", "1_000", "+5", "5.", "3,5", "0", "0.0", "1000000", "0x5", "many", "")
     },
     "202": (answer(202, {"status": "IN_PROGRESS"}), NotReady()),
     "a status instead of a result": (answer(200, {"status": "IN_QUEUE", "request_id": REQUEST_ID}), NotReady()),
@@ -144,6 +323,17 @@ async def test_a_result_is_what_the_model_answered(name: str) -> None:
     [
         (422, MODEL_ERROR, "image_load_error", "maybe"),
         (422, {"detail": "in words"}, "unknown_error", "maybe"),
+        (422, {"detail": {"type": "image_load_error", "msg": "no"}}, "image_load_error", "maybe"),
+        (422, {"errors": [{"type": "image_load_error", "msg": "no"}]}, "image_load_error", "maybe"),
+        (422, [{"type": "image_load_error", "msg": "no"}], "image_load_error", "maybe"),
+        (422, {"error": {"code": "image_load_error", "message": "no"}}, "image_load_error", "maybe"),
+        (422, {"detail": json.dumps(MODEL_ERROR["detail"])}, "image_load_error", "maybe"),
+        (422, {"message": "in words"}, "unknown_error", "maybe"),
+        (422, b"in words", "unknown_error", "maybe"),
+        (422, b"", "unknown_error", "maybe"),
+        (422, {}, "unknown_error", "maybe"),
+        (422, {"detail": []}, "unknown_error", "maybe"),
+        (403, MODEL_ERROR, "image_load_error", "maybe"),
         (400, {"detail": [{"type": "downstream_service_error", "msg": "x"}]}, "downstream_service_error", "maybe"),
         (499, {"detail": "gone", "error_type": "client_cancelled"}, "client_cancelled", "maybe"),
         (500, {"detail": [{"type": "internal_server_error", "msg": "x"}]}, "internal_server_error", "no"),
@@ -159,12 +349,73 @@ async def test_a_failed_job_is_a_value_and_not_an_exception(status: int, body: o
     assert (outcome.failure.type, outcome.failure.billed) == (type_, billed)
 
 
+async def test_a_verdict_may_be_in_a_header_alone_and_a_time_limit_is_one() -> None:
+    typed = answer(422, b"", {"X-Fal-Error-Type": "content_policy_violation"})
+    dropped = answer(504, {"detail": "?"}, {"X-Fal-Request-Timeout-Type": "user"})
+    async with RawServer(plan=[typed, *[dropped] * 3]) as server, client(server.url, []) as http:
+        outcomes = [await FalQueue(http).result(ENDPOINT, receipt(server.url)) for _ in range(2)]
+
+    failures = [outcome.failure for outcome in outcomes if isinstance(outcome, Failed)]
+    assert [(failure.type, failure.billed) for failure in failures] == [
+        ("content_policy_violation", "maybe"),
+        ("request_timeout", "no"),
+    ]
+
+
+ENDED = {"error": "fal's words", "error_type": "runner_scheduling_failure"}
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "type_", "billed"),
+    [
+        (ENDED, answer(500, b"Internal Server Error"), "runner_scheduling_failure", "no"),
+        (ENDED, answer(403, {"detail": "no"}), "runner_scheduling_failure", "no"),
+        (ENDED, answer(429, {"detail": "slow"}), "runner_scheduling_failure", "no"),
+        (ENDED, answer(404, {"detail": "gone"}), "runner_scheduling_failure", "no"),
+        (ENDED, answer(200, b""), "runner_scheduling_failure", "no"),
+        (ENDED, answer(200, {"seed": 1}), "runner_scheduling_failure", "no"),
+        (ENDED, answer(422, MODEL_ERROR), "image_load_error", "maybe"),
+        ({"error_type": "startup_timeout"}, answer(504, b"<html>"), "startup_timeout", "no"),
+        ({"error": {"type": "request_timeout", "msg": "x"}}, answer(504, b""), "request_timeout", "no"),
+        ({"error": "words"}, answer(500, b"Internal Server Error"), "unknown_error", "no"),
+        ({"error": "words"}, answer(504, b"<html>"), "unknown_error", "maybe"),
+        ({"error": ["words"]}, answer(403, b"<html>"), "unknown_error", "maybe"),
+    ],
+)
+async def test_an_end_that_the_status_states_is_an_end_whatever_the_result_answers(
+    status: dict[str, object], result: Callable[[Connection], Awaitable[None]], type_: str, billed: str
+) -> None:
+    plan = [answer(200, {"status": "COMPLETED", **status})]
+    async with RawServer(plan=plan, default=result) as server, client(server.url, []) as http:
+        found = await FalQueue(http).status(ENDPOINT, receipt(server.url))
+        assert isinstance(found, Completed)
+        assert found.failure is not None
+        try:
+            answered = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+        except errors.KlingError as trouble:
+            answered = trouble
+        outcome = stated_end(found.failure, answered)
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.failure.type, outcome.failure.billed) == (type_, billed)
+
+
+def test_a_video_that_is_there_counts_more_than_an_error_of_the_status() -> None:
+    failure = explain_completed("words", "runner_disconnected")
+    assert failure is not None
+    finished = Finished({}, None, Video(ADDRESS, None, None, None))
+
+    assert stated_end(failure, finished) == finished
+    assert stated_end(failure, NotReady()) == Failed(failure)
+
+
 NO_VERDICTS = {
     "a gateway's 504": answer(504, b"<html>504 Gateway Time-out</html>"),
     "fal's own 504 without a list": answer(504, {"detail": "Gateway timeout", "error_type": "request_timeout"}),
     "a 502 of nginx": answer(502, b"nginx"),
     "a 422 of a proxy": answer(422, b"<html>"),
     "a 500 with an empty list": answer(500, {"detail": []}),
+    "a 403 that refuses the question": answer(403, {"detail": "no"}),
 }
 
 
@@ -269,6 +520,31 @@ async def test_without_a_key_none_is_sent_and_a_401_says_so() -> None:
         assert "authorization" not in server.received[0].headers
 
 
+PAGES = {
+    "a login page": answer(200, b"<!DOCTYPE html><title>Log in</title>"),
+    "a login page elsewhere": answer(302, b"", {"Location": "http://login.example/"}),
+    "a firewall's 403": answer(403, b"\n <html><title>Attention Required!</title>"),
+    "a proxy's 401": answer(401, b"<?xml version='1.0'?><html/>"),
+    "a proxy's 401 in words": answer(401, b"Access denied by policy", {"Content-Type": "text/plain"}),
+    "an empty page": answer(401, b"", {"Content-Type": "text/html; charset=utf-8"}),
+    "a 404 of a company": answer(404, b"<html>not here</html>"),
+    "a 429 of a gate": answer(429, b"<html>slow</html>"),
+    "a proxy that wants a password": answer(407, b"", {"Proxy-Authenticate": "Basic"}),
+    "a network that wants a login": answer(511, b"<html>"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_page_is_not_fals_word_about_the_key_or_the_job(page: str, question: str) -> None:
+    async with RawServer(default=PAGES[page]) as server, client(server.url, []) as http:
+        with pytest.raises(Intercepted) as caught:
+            await QUESTIONS[question](FalQueue(http), receipt(server.url))
+
+    assert caught.value.what.startswith("Something between this machine and fal.ai answered")
+    assert (caught.value.code, caught.value.billed) == ("fal_unreachable", "maybe")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "outcome"),
     [
@@ -277,7 +553,6 @@ async def test_without_a_key_none_is_sent_and_a_401_says_so() -> None:
         (202, {"status": "OK"}, "requested"),
         (200, {"success": True}, "requested"),
         (200, b"", "requested"),
-        (202, b"<html>", "requested"),
         (200, {"success": False}, "too_late"),
         (400, {"status": "ALREADY_COMPLETED"}, "too_late"),
         (404, {"status": "NOT_FOUND"}, "not_found"),
@@ -376,12 +651,7 @@ NOT_A_STATUS = {
     "objects without end": b'{"a":' * 150_000,
     "lists without end": b"[" * 900_000,
     "lists with an end": b"[" * 400_000 + b"]" * 400_000,
-    "a hundred lists": b'{"status": "COMPLETED", "logs": ' + b"[" * 100 + b"]" * 100 + b"}",
-    "half a million digits": b'{"status": "COMPLETED", "metrics": ' + b"9" * 500_000 + b"}",
-    "not a number": b'{"status": "COMPLETED", "metrics": NaN}',
-    "infinity by another name": b'{"status": "COMPLETED", "metrics": 1e999}',
-    "a key twice": b'{"status": "COMPLETED", "status": "IN_QUEUE"}',
-    "half a surrogate pair": b'{"status": "COMPLETED", "logs": "\\ud800"}',
+    "a page": b"<html><title>Please log in</title></html>",
     "not UTF-8": b"\xff\xfe",
     "more than a megabyte": b" " * (1024 * 1024 + 1),
 }

@@ -56,8 +56,19 @@ CASES = {
     "a body without end": Case(endless(OK + b"\r\n", b" " * 65536), Unknown),
     "a hundred continues a second": Case(endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), Unknown),
     "compressed": Case(
-        answer(200, gzip.compress(json.dumps(ACCEPTED).encode()), {"Content-Encoding": "gzip"}), Unknown
+        answer(200, gzip.compress(json.dumps(ACCEPTED).encode()), {"Content-Encoding": "gzip"}), Accepted
     ),
+    "compressed in another way": Case(answer(200, ACCEPTED, {"Content-Encoding": "br"}), Unknown),
+    "an id after a byte order mark": Case(answer(200, b"\xef\xbb\xbf" + json.dumps(ACCEPTED).encode()), Accepted),
+    "an id beside half an emoji": Case(answer(200, b'{"request_id": "a", "logs": ["\\ud83d"]}'), Accepted),
+    "an id beside not a number": Case(answer(200, b'{"request_id": "a", "metrics": {"x": NaN}}'), Accepted),
+    "an id behind a long log": Case(answer(200, {"logs": "x" * 2_000_000, **ACCEPTED}), Accepted),
+    "the same id twice": Case(answer(200, b'{"request_id": "a", "request_id": "a"}'), Accepted),
+    "an id in a page by its type": Case(answer(200, ACCEPTED, {"Content-Type": "text/html"}), Accepted),
+    "an id that is all": Case(answer(200, {"request_id": REQUEST_ID}), Accepted),
+    "a login page": Case(answer(200, b"<html>"), Unknown),
+    "a proxy that wants a password": Case(answer(407), Rejected),
+    "a firewall": Case(answer(403, b"<html>"), Rejected),
     "an id that breaks off": Case(answer(200, b'{"request_id": "7d1f'), Unknown),
     "an id twice": Case(answer(200, b'{"request_id": "a", "request_id": "b"}'), Unknown),
     "an id that is a number": Case(answer(200, {"request_id": 7}), Unknown),
@@ -93,16 +104,16 @@ async def test_each_kind_of_answer_has_one_outcome_and_is_sent_no_more_often_tha
         assert CANARY_KEY not in repr(outcome)
 
 
-async def test_a_body_is_read_neither_compressed_nor_without_end_however_much_time_there_is() -> None:
-    encoded = answer(200, ACCEPTED, {"Content-Encoding": "gzip"})
+async def test_a_body_is_read_neither_unpacked_nor_as_it_is_without_end_however_much_time_there_is() -> None:
+    encoded = answer(200, gzip.compress(b" " * 50_000_000), {"Content-Encoding": "gzip"})
     without_end = endless(OK + b"\r\n", b" " * 65536)
     async with RawServer(plan=[encoded, without_end]) as server, client(server.url) as http:
         with anyio.fail_after(10):
             outcomes = [await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1") for _ in range(2)]
 
     assert outcomes == [
-        Unknown("the answer is compressed although that was declined"),
-        Unknown("the answer is larger than 1048576 bytes"),
+        Unknown("the answer is larger than 4194304 bytes"),
+        Unknown("the answer is larger than 4194304 bytes"),
     ]
 
 
@@ -161,7 +172,7 @@ async def test_a_server_that_nobody_listens_at_is_tried_four_times_and_never_rea
     async with client(server.url, pauses) as http:
         outcome = await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1")
 
-    assert outcome == NotSent("no connection could be made")
+    assert outcome == NotSent(f"no connection could be made: {server.host} refused it")
     assert pauses == [1.0, 2.0, 4.0]
 
 
@@ -227,7 +238,9 @@ async def test_a_proxy_that_makes_no_tunnel_means_not_sent(monkeypatch: pytest.M
             outcome = await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1")
         asked = {(request.method, request.headers.get("authorization")) for request in proxy.received}
 
-    assert outcome == NotSent("the proxy made no connection")
+    assert outcome == NotSent(
+        "the proxy made no connection: it answered with HTTP status 407, so it wants a user name and a password"
+    )
     assert asked == {("CONNECT", None)}
 
 

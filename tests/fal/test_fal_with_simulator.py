@@ -159,7 +159,7 @@ SUBMIT_FAULTS: dict[str, tuple[faults.Fault, type]] = {
     "no id": (faults.NoRequestId(), Unknown),
     "drip": (faults.Drip(0.05), Unknown),
     "endless": (faults.Endless(), Unknown),
-    "gzip": (faults.Gzip(), Unknown),
+    "gzip": (faults.Gzip(), Accepted),
     "gzip bomb": (faults.Gzip(padding=5_000_000), Unknown),
     "redirect": (faults.Redirect("https://example.com/"), Unknown),
     "409": (faults.Answer(409, accepted=True), Unknown),

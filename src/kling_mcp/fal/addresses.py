@@ -20,7 +20,7 @@ __all__ = ["LOOPBACK", "Address"]
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 """Hosts that plain http is accepted for."""
 
-_MAX_LENGTH: Final = 4096
+_MAX_LENGTH: Final = 8192
 # Printable ASCII only, and no flag that ignores case: with it a Kelvin sign is a k.
 _GRAMMAR: Final = re.compile(
     r"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?:(?P<name>[A-Za-z0-9.-]+)|\[(?P<six>[0-9A-Fa-f:.]+)\])"

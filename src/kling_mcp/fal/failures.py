@@ -3,22 +3,26 @@ From an error answer of fal.ai to what it means for the job and the money.
 
 fal answers with three shapes: a model's errors (a list under ``detail``), its
 queue's errors (``detail`` and ``error_type``), and the platform's (an object
-under ``error``). The words in them come from outside and may be anything, so
-they decide nothing: a type that is known picks a fixed sentence, and the words
-themselves are kept, cleaned and marked, in one field.
+under ``error``); whatever is like them is read as well. What is a page, and no
+answer of an API, was written by something between here and fal. The words in
+them come from outside and may be anything, so they decide nothing: a type that
+is known picks a fixed sentence, and the words themselves are kept, cleaned and
+marked, in one field.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from string import Formatter
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, NoApiKey, RateLimited
-from kling_mcp.fal import meanings
-from kling_mcp.fal.strict_json import NotJson, items, members, text
+from kling_mcp.fal import meanings, tolerant_json
+from kling_mcp.fal.findings import AROUND, object_with
+from kling_mcp.fal.tolerant_json import NotJson, items, members, text
 from kling_mcp.fal.words import upstream_detail
 
 if TYPE_CHECKING:
@@ -28,7 +32,18 @@ if TYPE_CHECKING:
     from kling_mcp.fal.http import Answer
     from kling_mcp.fal.meanings import Code, Meaning
 
-__all__ = ["Failure", "RequestNotFound", "Stage", "error_for", "explain", "explain_completed", "is_verdict"]
+__all__ = [
+    "Failure",
+    "Intercepted",
+    "RequestNotFound",
+    "Stage",
+    "error_for",
+    "explain",
+    "explain_completed",
+    "explain_inside",
+    "is_foreign",
+    "is_verdict",
+]
 
 Stage = Literal["submit", "status", "result", "cancel", "free"]
 """What was being done; ``free`` is what fal never charges for, such as uploads and lookups."""
@@ -67,6 +82,10 @@ class RequestNotFound(FalRejected):
     """fal.ai does not know a request of that id, or no longer."""
 
 
+class Intercepted(FalUnreachable):
+    """Something between this machine and fal.ai answered in its place."""
+
+
 def explain(answer: Answer, stage: Stage, *, keyed: bool = True) -> Failure:
     """
     What an answer that is not a success means.
@@ -76,47 +95,81 @@ def explain(answer: Answer, stage: Stage, *, keyed: bool = True) -> Failure:
         stage: What was being done, which decides whether money may have moved.
         keyed: Whether a key was sent along.
     """
+    if is_foreign(answer):
+        return _failure(meanings.intercepted(answer.status), _Complaint(), _billed(0, stage))
     complaint = _Complaint.of_answer(answer)
+    ended = stage == "result" and is_verdict(answer, refusal=True)
     meaning = (
-        meanings.of_account(answer.status, complaint.type, complaint.text, keyed=keyed)
+        (meanings.of_type(complaint.type) if ended else None)
+        or meanings.of_account(answer.status, complaint.type, complaint.text, keyed=keyed)
         or (None if answer.status in _ABOUT_THE_CALL else meanings.of_type(complaint.type))
-        or meanings.of_status(answer.status)
+        or meanings.of_status(answer.status, about_a_request=stage in {"status", "result", "cancel"})
     )
     return _failure(meaning, complaint, _billed(answer.status, stage))
 
 
 def explain_completed(error: object, error_type: object) -> Failure | None:
     """What the ``error`` and ``error_type`` of a COMPLETED status mean; None where there is no error."""
-    if not error and not error_type:
+    return explain_inside({"detail": error, "error_type": error_type})
+
+
+def explain_inside(body: Mapping[str, object]) -> Failure | None:
+    """What an error in an answer means whose status says that all is well; None where there is none."""
+    if not any(object_with(name, body).get(name) for name in ("error_type", "message", *_ERROR_NAMES)):
         return None
-    complaint = _Complaint.of_document({"detail": error, "error_type": error_type})
+    complaint = _Complaint.of_document(body)
     meaning = meanings.of_type(complaint.type) or meanings.UNKNOWN_FAILURE
     return _failure(meaning, complaint, meaning.billed_at_the_end)
 
 
-def is_verdict(answer: Answer) -> bool:
+def is_foreign(answer: Answer) -> bool:
+    """
+    Whether something between here and fal wrote *answer*: a login page, a firewall, a proxy.
+
+    fal's API answers in JSON, and does not redirect. A page with a 5xx is what
+    fal's own gateway gives, too, and so is one with a 413.
+    """
+    if answer.status in {407, 511} or 300 <= answer.status < 400 or "proxy-authenticate" in answer.headers:
+        return True
+    if answer.status == 413 or answer.status >= 500 or _is_json(answer):
+        return False
+    page = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    words = answer.status in {401, 402, 403} and bool(answer.body.strip())
+    return page or words or "html" in answer.headers.get("content-type", "")
+
+
+def is_verdict(answer: Answer, *, refusal: bool = False) -> bool:
     """
     Whether an error answer to a result request is the last word about the job.
 
     A gateway's 504 says nothing about a finished job, and jobs have been lost by
     believing it: a 5xx counts only with a list of typed errors, which the model
-    itself writes; a 4xx with a complaint of either shape.
+    itself writes, or where it is the time limit that came with the request; any
+    other answer of fal does, unless it is a *refusal* of the question.
     """
+    if answer.status >= 500 and answer.headers.get("x-fal-request-timeout-type") == "user":
+        return True
+    if answer.status >= 500 or refusal:
+        return any(text(members(item).get("type")) for item in items(members(_json(answer)).get("detail")))
+    return not is_foreign(answer)
+
+
+def _is_json(answer: Answer) -> bool:
+    return isinstance(_json(answer), (dict, list, str))
+
+
+def _json(answer: Answer) -> object:
     try:
-        body = members(answer.json())
+        return answer.json()
     except NotJson:
-        return False
-    details = items(body.get("detail"))
-    if answer.status >= 500:
-        return any(text(members(item).get("type")) for item in details)
-    return bool(details or text(body.get("detail")) or text(body.get("error_type")))
+        return None
 
 
 def error_for(failure: Failure, *, job_id: str | None = None) -> KlingError:
     """The exception for *failure*, to be raised where a value will not do."""
     if failure.code == "no_api_key":
         return NoApiKey()
-    kind: type[KlingError] = RequestNotFound if failure.type == "not_found" else _ERRORS[failure.code]
+    kind = _TYPES.get(failure.type) or _ERRORS[failure.code]
     return kind(failure.sentence, failure.next_step, field=failure.field, billed=failure.billed, job_id=job_id)
 
 
@@ -132,32 +185,36 @@ class _Complaint:
     @classmethod
     def of_answer(cls, answer: Answer) -> _Complaint:
         named = answer.headers.get("x-fal-error-type", "")
-        try:
-            return cls.of_document(answer.json(), named)
-        except NotJson:
-            # A page of a proxy or a balancer: nothing in it is worth repeating.
-            return cls(type=named)
+        if not named and answer.headers.get("x-fal-request-timeout-type") == "user":
+            named = "request_timeout"
+        document = _json(answer)
+        if document is None and not answer.body.lstrip().startswith(b"<"):
+            document = answer.body.decode("utf-8", "replace")
+        found = cls.of_document(document)
+        return replace(found, type=found.type or named)
 
     @classmethod
-    def of_document(cls, document: object, named: str = "") -> _Complaint:
+    def of_document(cls, document: object, depth: int = 6) -> _Complaint:
+        """The first complaint in *document*: words, or an object or a list that has them under a usual name."""
+        if isinstance(document, str) and document.lstrip().startswith(("{", "[")):
+            with contextlib.suppress(NotJson):
+                document = tolerant_json.parse(document.encode())
+        if isinstance(document, str):
+            return cls(text=document)
         body = members(document)
-        details = items(body.get("detail")) or items(document)
-        if details:
-            first = members(details[0])
-            return cls(
-                type=text(first.get("type")) or named,
-                text=text(first.get("msg")),
-                location=items(first.get("loc")),
-                numbers=members(first.get("ctx")),
-            )
-        error = body.get("error")
+        parts = items(document) or [body.get(name) for name in _ERROR_NAMES]
+        parts = [*parts, *(body.get(name) for name in AROUND if not isinstance(body.get(name), str))]
+        inner = next((cls.of_document(part, depth - 1) for part in parts if part and depth), cls())
         return cls(
-            type=text(body.get("error_type")) or text(members(error).get("type")) or named,
-            text=text(body.get("detail"))
-            or text(members(error).get("message"))
-            or text(error)
-            or text(body.get("message")),
+            type=text(body.get("error_type")) or inner.type or text(body.get("type")) or text(body.get("code")),
+            text=inner.text or next((words for name in _WORDS if (words := text(body.get(name)))), ""),
+            location=items(body.get("loc")) or inner.location,
+            numbers=members(body.get("ctx")) or inner.numbers,
         )
+
+
+_ERROR_NAMES: Final = ("detail", "errors", "error")
+_WORDS: Final = ("msg", "message", "reason", "description", "title")
 
 
 def _failure(meaning: Meaning, complaint: _Complaint, billed: Billed) -> Failure:
@@ -222,3 +279,4 @@ _ERRORS: Final[Mapping[Code, type[KlingError]]] = {
     "account_locked": AccountLocked,
     "rate_limited": RateLimited,
 }
+_TYPES: Final[Mapping[str, type[KlingError]]] = {"not_found": RequestNotFound, "intercepted": Intercepted}

@@ -3,43 +3,57 @@ One HTTP exchange at a time, with everything bounded: where the key goes, how lo
 
 The one module that knows httpx, which is imported on first use. httpx bounds
 each read and not the whole call, decompresses without a limit and follows the
-environment; here each exchange has a deadline and a byte cap, nothing is
-compressed, no redirect is followed with the key, no cookie is kept, and what
-goes wrong leaves as `Interrupted`, which says whether the request may have arrived.
+environment; here each exchange has a deadline and a byte cap, also for what is
+unpacked, no redirect is followed with the key, no cookie is kept, and what goes
+wrong leaves as `Interrupted`, which says whether the request may have arrived.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import random
+import socket
 import time
+import zlib
 from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 from urllib.parse import urljoin
 
 import anyio
 
 from kling_mcp import __version__
 from kling_mcp.errors import FalUnreachable, InputRefused
-from kling_mcp.fal import strict_json
+from kling_mcp.fal import tolerant_json
 from kling_mcp.fal.addresses import LOOPBACK, Address
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     import httpx
 
     from kling_mcp.settings import FalHosts, Secret
 
-__all__ = ["JSON_BYTES", "Answer", "Deadline", "Deadlines", "FalHttp", "Fetched", "Interrupted", "MediaClient", "Pool"]
+__all__ = [
+    "JSON_BYTES",
+    "Answer",
+    "Deadline",
+    "Deadlines",
+    "FalHttp",
+    "Fetched",
+    "Interrupted",
+    "MediaClient",
+    "Pool",
+    "TooLarge",
+]
 
 JSON_BYTES: Final = 1024 * 1024
-"""The largest answer that is read as JSON."""
+"""The largest answer that is read as JSON, where a call does not say otherwise."""
 
 Pool = Literal["submit", "api", "upload", "stream"]
 
@@ -92,9 +106,9 @@ class Answer:
         The body as JSON, fractions as `Decimal` if *exact*.
 
         Raises:
-            NotJson: It is not.
+            NotJson: There is none in it.
         """
-        return strict_json.parse(self.body, exact=exact)
+        return tolerant_json.parse(self.body, exact=exact)
 
 
 class Interrupted(Exception):
@@ -112,6 +126,13 @@ class Interrupted(Exception):
         self.reason = reason
         self.may_have_arrived = may_have_arrived
         self.passing = passing
+
+
+class TooLarge(Interrupted):
+    """An answer came, and more of it than is read."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the answer is larger than {max_bytes} bytes", may_have_arrived=True, passing=False)
 
 
 class FalHttp:
@@ -175,9 +196,10 @@ class FalHttp:
         content: bytes | None = None,
         pool: Pool = "api",
         keyed: bool = True,
+        max_bytes: int = JSON_BYTES,
     ) -> Answer:
         """
-        Send one request, once, and read the whole answer.
+        Send one request, once, and read the whole answer, of *max_bytes* at the most.
 
         Cancelling it closes the connection; the request may have arrived by then.
 
@@ -185,21 +207,26 @@ class FalHttp:
             Interrupted: No whole answer came.
         """
         sent_headers = {**(headers or {}), **(self._authorization(url) if keyed else {})}
+        client = self._client(pool)
+        way = _Way(url, deadline)
         try:
-            with anyio.fail_after(deadline.total_seconds):
-                async with self._client(pool).stream(
-                    method, url, headers=sent_headers, content=content, timeout=_timeout(deadline)
+            with way.scope:
+                async with client.stream(
+                    method,
+                    url,
+                    headers=sent_headers,
+                    content=content,
+                    timeout=_timeout(deadline),
+                    extensions={"trace": way.noted},
                 ) as response:
-                    _refuse_encoded(response)
-                    body = b"".join([chunk async for chunk in _capped(response, JSON_BYTES)])
+                    packed = b"".join([chunk async for chunk in _capped(response, max_bytes)])
+                    body = _unpacked(packed, response.headers.get("content-encoding", ""), max_bytes)
                     return Answer(response.status_code, self._masked_headers(response), self._masked(body))
-        except TimeoutError:
-            msg = f"the call took longer than {deadline.total_seconds:g} seconds"
-            raise Interrupted(msg, may_have_arrived=True) from None
         except Interrupted:
             raise
         except Exception as error:
-            raise _told(error) from None
+            raise way.told(error) from None
+        raise way.out_of_time()
 
     @asynccontextmanager
     async def listen(self, url: str, *, deadline: Deadline) -> AsyncGenerator[tuple[Answer, AsyncIterator[bytes]]]:
@@ -213,15 +240,16 @@ class FalHttp:
             Interrupted: There is no answer, or it broke.
         """
         headers = {"Accept": "text/event-stream", **self._authorization(url)}
+        client = self._client("stream")
         async with AsyncExitStack() as stack:
             try:
-                opening = self._client("stream").stream("GET", url, headers=headers, timeout=_timeout(deadline))
+                opening = client.stream("GET", url, headers=headers, timeout=_timeout(deadline))
                 response = await stack.enter_async_context(opening)
                 _refuse_encoded(response)
             except Interrupted:
                 raise
             except Exception as error:
-                raise _told(error) from None
+                raise _Way(url, deadline).told(error) from None
             yield Answer(response.status_code, self._masked_headers(response), b""), self._lines(response)
 
     async def _lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
@@ -241,6 +269,7 @@ class FalHttp:
         content: bytes | None = None,
         pool: Pool = "api",
         keyed: bool = True,
+        max_bytes: int = JSON_BYTES,
         tries: int = 3,
         slow_down: bool = False,
     ) -> Answer:
@@ -259,7 +288,14 @@ class FalHttp:
             attempt += 1
             try:
                 answer = await self.exchange(
-                    method, url, deadline=deadline, headers=headers, content=content, pool=pool, keyed=keyed
+                    method,
+                    url,
+                    deadline=deadline,
+                    headers=headers,
+                    content=content,
+                    pool=pool,
+                    keyed=keyed,
+                    max_bytes=max_bytes,
                 )
             except Interrupted as interrupted:
                 if attempt >= tries or not interrupted.passing:
@@ -315,7 +351,7 @@ class FalHttp:
                 # A stream that is left before its end takes its connection with it.
                 "stream": httpx.Limits(max_connections=40, max_keepalive_connections=0),
             }[pool]
-            client = self._clients[pool] = _open_client(limits)
+            client = self._clients[pool] = _opened(limits)
             if pool == "submit":
                 client.headers["Connection"] = "close"
         return client
@@ -413,7 +449,7 @@ class MediaClient:
             except Interrupted as interrupted:
                 raise _download_failed(interrupted.reason) from None
             except Exception as error:
-                raise _download_failed(_told(error).reason) from None
+                raise _download_failed(_Way(url, self._deadline).told(error).reason) from None
             if response.status_code not in _REDIRECTS:
                 return response
             url = urljoin(url, response.headers.get("location", ""))
@@ -423,7 +459,7 @@ class MediaClient:
         if self._client is None:
             import httpx
 
-            self._client = _open_client(httpx.Limits(max_connections=4, max_keepalive_connections=0))
+            self._client = _opened(httpx.Limits(max_connections=4, max_keepalive_connections=0))
         request = self._client.build_request("GET", url, headers=dict(headers), timeout=_timeout(self._deadline))
         return await self._client.send(request, stream=True)
 
@@ -449,6 +485,40 @@ class Fetched:
                 yield chunk
         except Interrupted as interrupted:
             raise _download_failed(interrupted.reason) from None
+
+
+def _opened(limits: httpx.Limits) -> httpx.AsyncClient:
+    """
+    A client of this machine's proxies and certificates.
+
+    Raises:
+        Interrupted: They cannot be used, so nothing was sent; the next call looks again.
+    """
+    try:
+        return _open_client(limits)
+    except Exception:
+        raise Interrupted(_wrong_setting(), may_have_arrived=False, passing=False) from None
+
+
+def _wrong_setting() -> str:
+    """Which variable of the environment no client can be made with."""
+    import ssl
+
+    import httpx
+
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        try:
+            httpx.create_ssl_context(verify=True, trust_env=True)
+        except (OSError, ValueError, ssl.SSLError):
+            if os.environ.get(name):
+                return f"the certificates that {name} names cannot be read"
+    for name, value in os.environ.items():
+        if name.upper() in {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"} and value:
+            try:
+                httpx.Proxy(value if "://" in value else f"http://{value}")
+            except (ValueError, httpx.InvalidURL):
+                return f"{name} names no proxy that can be used; it takes http://host:port or socks5://host:port"
+    return "no connection can be made with the proxy and certificate settings of this machine"
 
 
 def _open_client(limits: httpx.Limits) -> httpx.AsyncClient:
@@ -494,6 +564,33 @@ def _headers(response: httpx.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
+def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """
+    *body* without the compression that was declined, at most *max_bytes* of it.
+
+    What is gzip is unpacked also where nothing says so, and what only claims to be is taken as it is.
+    """
+    for kind in reversed([kind.strip().lower() for kind in encoding.split(",")]):
+        if kind not in _WINDOW_BITS or (kind != "deflate" and not body.startswith(b"\x1f\x8b")):
+            if kind in {*_WINDOW_BITS, "identity"}:
+                continue
+            raise Interrupted("the answer is compressed although that was declined", may_have_arrived=True)
+        for window_bits in _WINDOW_BITS[kind]:
+            try:
+                unpacked = zlib.decompressobj(window_bits).decompress(body, max_bytes + 1)
+            except zlib.error:
+                continue
+            if len(unpacked) > max_bytes:
+                raise TooLarge(max_bytes)
+            body = unpacked
+            break
+    return body
+
+
+_WINDOW_BITS: Final[Mapping[str, tuple[int, ...]]] = {"": (47,), "gzip": (47,), "x-gzip": (47,), "deflate": (47, -15)}
+"""How zlib is to read each: 47 finds out whether it is gzip or zlib, -15 is without a head."""
+
+
 def _refuse_encoded(response: httpx.Response) -> None:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -507,42 +604,150 @@ async def _capped(response: httpx.Response, max_bytes: int) -> AsyncIterator[byt
         async for chunk in response.aiter_raw():
             received += len(chunk)
             if received > max_bytes:
-                msg = f"the answer is larger than {max_bytes} bytes"
-                raise Interrupted(msg, may_have_arrived=True, passing=False)
+                raise TooLarge(max_bytes)
             yield chunk
     except Interrupted:
         raise
     except Exception as error:
-        raise _told(error) from None
+        raise Interrupted(_broken(error), may_have_arrived=True) from None
 
 
-def _told(error: Exception) -> Interrupted:
+class _Way:
     """
-    What *error* says about the request.
+    How far one request has got, which decides whether anything of it can have left this machine.
 
-    Not sent are exactly the failures before the first byte of the request:
-    no connection (refused, DNS, TLS, proxy), none free, or a request that cannot
-    be written. Everything else may have arrived, whatever it looks like.
+    httpcore tells of each step before it is taken. Only the steps that are known
+    to come before the request count as such, so that one of another name, of a
+    later httpcore, means that it may have left.
+
+    Args:
+        url: Where it goes.
+        deadline: How long it may take; what comes before its first byte may take three times that of one connection.
     """
+
+    def __init__(self, url: str, deadline: Deadline) -> None:
+        now = anyio.current_time()
+        self._end = now + deadline.total_seconds
+        self._deadline = deadline
+        self.scope = anyio.CancelScope(deadline=now + min(deadline.total_seconds, 3 * deadline.connect_seconds))
+        address = Address.read(url)
+        self._target = "fal.ai" if address is None else f"{address.host}:{address.port}"
+        self._place = self._target
+        self._begun = self._left = self._asked_proxy = False
+
+    async def noted(self, event: str, details: Mapping[str, object]) -> None:
+        """Take note of a step, by httpcore's name for it."""
+        if not event.endswith(".started"):
+            return
+        self._begun = True
+        step = event.removesuffix(".started")
+        if getattr(details.get("request"), "method", None) == b"CONNECT":
+            self._asked_proxy = True
+        elif step.endswith(".connect_tcp"):
+            self._place = f"{details.get('host')}:{details.get('port')}"
+        elif step not in _BEFORE_THE_REQUEST:
+            self._left = True
+            self.scope.deadline = self._end
+
+    def told(self, error: Exception) -> Interrupted:
+        """What *error* says about the request."""
+        import httpx
+
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
+            return Interrupted("the request could not be written", may_have_arrived=False, passing=False)
+        if isinstance(error, httpx.PoolTimeout):
+            return Interrupted("too many calls were open already", may_have_arrived=False)
+        never = isinstance(error, (httpx.ConnectTimeout, httpx.ConnectError, httpx.ProxyError))
+        if never or (self._begun and not self._left):
+            return Interrupted(self._unconnected(error), may_have_arrived=False)
+        return Interrupted(_broken(error), may_have_arrived=True)
+
+    def out_of_time(self) -> Interrupted:
+        """What it means that the time was over."""
+        if self._begun and not self._left:
+            return Interrupted(self._unconnected(TimeoutError()), may_have_arrived=False)
+        msg = f"the call took longer than {self._deadline.total_seconds:g} seconds"
+        return Interrupted(msg, may_have_arrived=True)
+
+    def _unconnected(self, error: Exception) -> str:
+        import ssl
+
+        import httpx
+
+        proxied = self._place != self._target
+        place = f"the proxy at {self._place}" if proxied else self._place
+        causes = list(_causes(error))
+
+        def found(*kinds: type[BaseException]) -> BaseException | None:
+            return next((cause for cause in causes if isinstance(cause, kinds)), None)
+
+        untrusted = found(ssl.SSLCertVerificationError)
+        if untrusted is not None:
+            why = getattr(untrusted, "verify_message", "") or "it cannot be verified"
+            return (
+                f"no connection could be made: the certificate of {self._target} is not trusted here ({why}); where a "
+                "company's proxy or a virus scanner reads along, SSL_CERT_FILE must name its certificates"
+            )
+        if found(ssl.SSLError):
+            return f"no connection could be made: {self._target} and this machine agreed on no encryption (TLS)"
+        if found(socket.gaierror):
+            return f"no connection could be made: the name of {place} was not found (DNS)"
+        if found(ConnectionRefusedError):
+            return f"no connection could be made: {place} refused it"
+        if isinstance(error, httpx.ProxyError):
+            status = str(error)[:3]
+            said = f"it answered with HTTP status {status}" if status.isdigit() else "it could not reach the host"
+            wanted = ", so it wants a user name and a password" if status == "407" else ""
+            return f"the proxy made no connection: {said}{wanted}"
+        if self._asked_proxy or (proxied and not found(OSError)):
+            late = isinstance(error, (httpx.TimeoutException, TimeoutError))
+            return f"the proxy made no connection: {place} {'did not answer in time' if late else 'gave no answer'}"
+        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+            return f"no connection could be made: {place} did not answer in time"
+        return f"no connection could be made: there is no way to {place}"
+
+
+_BEFORE_THE_REQUEST: Final = frozenset(
+    {
+        "connection.retry",
+        "connection.start_tls",
+        "proxy.start_tls",
+        "socks.setup_socks5_connection",
+        "socks.start_tls",
+        # Comes at the end of whatever was there: of CONNECT, too.
+        "http11.response_closed",
+    }
+)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """*error*, what it came from, and what those came from."""
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting:
+        cause = waiting.pop(0)
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        waiting += [cause.__cause__, cause.__context__]
+        if isinstance(cause, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", cause).exceptions
+
+
+def _broken(error: Exception) -> str:
+    """Why there is no whole answer to a request that may have arrived."""
     import httpx
 
     match error:
-        case httpx.ConnectTimeout() | httpx.ConnectError():
-            return Interrupted("no connection could be made", may_have_arrived=False)
-        case httpx.ProxyError():
-            return Interrupted("the proxy made no connection", may_have_arrived=False)
-        case httpx.PoolTimeout():
-            return Interrupted("too many calls were open already", may_have_arrived=False)
-        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL():
-            return Interrupted("the request could not be written", may_have_arrived=False, passing=False)
         case httpx.TimeoutException():
-            return Interrupted("no answer came in time", may_have_arrived=True)
+            return "no answer came in time"
         case httpx.RemoteProtocolError():
-            return Interrupted("the answer broke off or was not HTTP", may_have_arrived=True)
+            return "the answer broke off or was not HTTP"
         case httpx.NetworkError():
-            return Interrupted("the connection broke", may_have_arrived=True)
+            return "the connection broke"
         case _:
-            return Interrupted("the answer could not be read", may_have_arrived=True)
+            return "the answer could not be read"
 
 
 def _download_refused(address: Address | None) -> InputRefused:

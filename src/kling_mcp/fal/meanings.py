@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.errors import Billed
 
-__all__ = ["UNKNOWN_FAILURE", "Code", "Meaning", "of_account", "of_status", "of_type"]
+__all__ = ["UNKNOWN_FAILURE", "Code", "Meaning", "intercepted", "of_account", "of_status", "of_type"]
 
 Code = Literal["fal_rejected", "fal_unreachable", "account_locked", "rate_limited", "no_api_key"]
 """The codes of failures that come from fal."""
@@ -60,9 +60,22 @@ def of_type(name: str) -> Meaning | None:
     return _BY_TYPE.get("value_error" if _ABOUT_A_VALUE.fullmatch(name) else name)
 
 
-def of_status(status: int) -> Meaning:
-    """What a status means that came without a type that is known."""
+def of_status(status: int, *, about_a_request: bool = False) -> Meaning:
+    """What a status means that came without a type that is known, to a question about a request or to another."""
+    if status == 404 and about_a_request:
+        return _REQUEST_NOT_FOUND
     return _BY_STATUS.get(status) or (UNKNOWN_FAILURE if status >= 500 else _UNKNOWN_REFUSAL)
+
+
+def intercepted(status: int) -> Meaning:
+    """That an answer was not fal's."""
+    return Meaning(
+        "intercepted",
+        f"Something between this machine and fal.ai answered, with HTTP status {status}.",
+        "The user can look for a proxy, a VPN, a firewall or a network that asks to log in first; kling-mcp doctor "
+        "shows what can be reached.",
+        code="fal_unreachable",
+    )
 
 
 # Both generations of pydantic name dozens of ways in which a value is wrong.
@@ -202,7 +215,7 @@ _KNOWN: Final = (
     Meaning("extra_forbidden", "The model does not take one of the fields.", _OTHER_VALUE),
     Meaning("value_error", "The model does not accept a value or a combination of values.", _OTHER_VALUE),
     # Errors of the queue (fal's page on request errors).
-    _of_queue("request_timeout", "The request waited longer than it may."),
+    _of_queue("request_timeout", "fal.ai dropped the request because it had not started in time."),
     _of_queue("startup_timeout", "No runner of fal.ai started in time."),
     _of_queue("runner_scheduling_failure", "fal.ai found no runner for the request."),
     _of_queue("runner_connection_timeout", "A runner of fal.ai did not answer."),
@@ -306,6 +319,7 @@ _LOCK_REASONS: Final = (
     ("admin", _locked("fal.ai has locked the account by hand.", "The user has to ask fal.ai's support.")),
 )
 
+_REQUEST_NOT_FOUND: Final = Meaning("not_found", "fal.ai does not know the request, or no longer.", _AT_FAL)
 _UNKNOWN_REFUSAL: Final = Meaning(
     "unknown_error", "fal.ai refused the request for a reason that this program does not know.", _AT_FAL
 )

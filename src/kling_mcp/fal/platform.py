@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.failures import error_for, explain
 from kling_mcp.fal.http import Interrupted
-from kling_mcp.fal.strict_json import NotJson, items, members, text
+from kling_mcp.fal.tolerant_json import NotJson, items, members, text
 from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:

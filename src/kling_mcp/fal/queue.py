@@ -16,15 +16,25 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from kling_mcp.errors import FalUnreachable
+from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.addresses import Address
-from kling_mcp.fal.failures import Failure, error_for, explain, explain_completed, is_verdict
-from kling_mcp.fal.http import Answer, Interrupted
-from kling_mcp.fal.strict_json import NotJson, items, members, text
+from kling_mcp.fal.failures import (
+    Failure,
+    error_for,
+    explain,
+    explain_completed,
+    explain_inside,
+    is_foreign,
+    is_verdict,
+)
+from kling_mcp.fal.findings import Video, count, object_with, standard_result, video_of_body, word
+from kling_mcp.fal.http import JSON_BYTES, Answer, Interrupted, TooLarge
+from kling_mcp.fal.meanings import UNKNOWN_FAILURE
+from kling_mcp.fal.tolerant_json import NotJson, items, members, text
 from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:
@@ -51,23 +61,29 @@ __all__ = [
     "SubmitOutcome",
     "Unknown",
     "Video",
+    "stated_end",
     "video_of_body",
 ]
 
-START_TIMEOUT_SECONDS: Final = 3600
+START_TIMEOUT_SECONDS: Final = 86_400
 """
 fal drops a request that has not started by then.
 
-Long enough for an account that may run one job at a time, and a bound for how
-long a request whose answer was lost can still turn up.
+Longer than the line of an account that may run one job at a time, which is
+hours, and a bound for how long a request whose answer was lost can still turn up.
 """
+
+_SUBMIT_BYTES: Final = 4 * 1024 * 1024
+"""The id of a job that is paid may stand behind a long log."""
+_RESULT_BYTES: Final = 64 * 1024 * 1024
+"""A result may hold the video itself."""
 
 _RETRIES_UNSENT: Final = 3
 _RETRIES_LIMITED: Final = 2
 _LONGEST_LIMITED_SECONDS: Final = 30.0
 """A submit that is asked to wait longer is given up: whoever called is better told."""
 
-_REJECTED_AT_THE_DOOR: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422})
+_REJECTED_AT_THE_DOOR: Final = frozenset({400, 401, 402, 403, 404, 405, 407, 413, 415, 422, 429, 511})
 _REFUSALS: Final = frozenset({401, 402, 403, 404, 405, 429})
 """Answers by which fal refuses a question; they say nothing about how the job ends."""
 
@@ -154,16 +170,6 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """The finished video as the result names it."""
-
-    url: str
-    content_type: str | None
-    file_name: str | None
-    file_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The result of a job that went well; *video* is None where the result names none that can be fetched."""
 
@@ -200,6 +206,7 @@ class FalQueue:
 
     def __init__(self, http: FalHttp) -> None:
         self._http = http
+        self._without_logs: set[str] = set()
 
     async def submit(self, endpoint_id: str, body: Mapping[str, object], *, job_id: str) -> SubmitOutcome:
         """
@@ -228,6 +235,7 @@ class FalQueue:
                     headers=_submit_headers(job_id),
                     content=content,
                     pool="submit",
+                    max_bytes=_SUBMIT_BYTES,
                 )
             except Interrupted as interrupted:
                 if interrupted.may_have_arrived:
@@ -254,10 +262,17 @@ class FalQueue:
             FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses the question.
             FalUnreachable: No answer, or none that fal gives.
         """
-        answer = await self._ask("GET", endpoint_id, receipt, "status", self._http.deadlines.status, query="?logs=1")
+        logs = "?logs=0" if receipt.request_id in self._without_logs else "?logs=1"
+        try:
+            answer = await self._ask("GET", endpoint_id, receipt, "status", self._http.deadlines.status, query=logs)
+        except _LogsTooLarge:
+            self._without_logs.add(receipt.request_id)
+            answer = await self._ask(
+                "GET", endpoint_id, receipt, "status", self._http.deadlines.status, query="?logs=0"
+            )
         if answer.status not in {200, 202}:
             raise self._refusal(answer, "status")
-        return _standing(_object(answer))
+        return _standing(object_with("status", self._read(answer, "status")))
 
     async def status_stream(self, endpoint_id: str, receipt: Receipt) -> AsyncGenerator[QueueStatus | Completed]:
         """
@@ -277,7 +292,7 @@ class FalQueue:
                 if head.status != 200 or not head.headers.get("content-type", "").startswith("text/event-stream"):
                     raise _unreachable("it has no stream for this request")
                 async for data in _events(lines):
-                    yield _standing(_members(Answer(head.status, head.headers, data)))
+                    yield _standing(object_with("status", _value(Answer(head.status, head.headers, data))))
         except Interrupted as interrupted:
             raise _unreachable(interrupted.reason) from None
 
@@ -290,13 +305,17 @@ class FalQueue:
             FalRejected, AccountLocked, RateLimited, NoApiKey: fal refuses the question; the job is as it was.
             FalUnreachable: No answer, or none that says how the job ended. A gateway's 5xx is no such answer.
         """
-        answer = await self._ask("GET", endpoint_id, receipt, "response", self._http.deadlines.result)
+        deadline = self._http.deadlines.result
+        return self._ended(await self._ask("GET", endpoint_id, receipt, "response", deadline, max_bytes=_RESULT_BYTES))
+
+    def _ended(self, answer: Answer) -> ResultOutcome:
         if _says_not_ready(answer):
             return NotReady()
         if 200 <= answer.status < 300:
-            body = _object(answer)
-            return Finished(body, _units(answer), video_of_body(body))
-        if answer.status not in _REFUSALS | _PASSING and is_verdict(answer):
+            body, video = standard_result(self._read(answer, "result"))
+            failure = explain_inside(body) if video is None else None
+            return Finished(body, _units(answer), video) if failure is None else Failed(failure)
+        if answer.status not in _PASSING and is_verdict(answer, refusal=answer.status in _REFUSALS):
             return Failed(explain(answer, "result"))
         raise self._refusal(answer, "result")
 
@@ -309,8 +328,10 @@ class FalQueue:
             FalUnreachable: No answer, or none that fal gives; the request may have been dropped.
         """
         answer = await self._ask("PUT", endpoint_id, receipt, "cancel", self._http.deadlines.cancel)
-        body = _members(answer)
-        said = text(body.get("status"))
+        if is_foreign(answer):
+            raise self._refusal(answer, "cancel")
+        body = object_with("status", _value(answer))
+        said = text(body.get("status")).strip().upper()
         if answer.status == 404:
             return "not_found"
         if said == "ALREADY_COMPLETED" or body.get("success") is False:
@@ -322,7 +343,14 @@ class FalQueue:
         raise self._refusal(answer, "cancel")
 
     async def _ask(
-        self, method: str, endpoint_id: str, receipt: Receipt, what: _Question, deadline: Deadline, query: str = ""
+        self,
+        method: str,
+        endpoint_id: str,
+        receipt: Receipt,
+        what: _Question,
+        deadline: Deadline,
+        query: str = "",
+        max_bytes: int = JSON_BYTES,
     ) -> Answer:
         """One question about a request, at fal's own URL where that is in order and useful, else at ours."""
         if not _ENDPOINT_ID.fullmatch(endpoint_id) or not _REQUEST_ID.fullmatch(receipt.request_id):
@@ -331,21 +359,26 @@ class FalQueue:
         returned = {"status": receipt.status_url, "response": receipt.response_url, "cancel": receipt.cancel_url}[what]
         url = self._url(returned, endpoint_id, receipt.request_id, what)
         try:
-            answer = await self._http.exchange_patiently(method, url + query, deadline=deadline)
+            answer = await self._http.exchange_patiently(method, url + query, deadline=deadline, max_bytes=max_bytes)
             if url != short and _is_dead_end(answer):
-                answer = await self._http.exchange_patiently(method, short + query, deadline=deadline)
+                answer = await self._http.exchange_patiently(
+                    method, short + query, deadline=deadline, max_bytes=max_bytes
+                )
+        except TooLarge as large:
+            raise _LogsTooLarge(*_unreachable_words(large.reason), billed="maybe") from None
         except Interrupted as interrupted:
             raise _unreachable(interrupted.reason) from None
         return answer
 
     def _submitted(self, answer: Answer, endpoint_id: str) -> SubmitOutcome:
-        if answer.status in _REJECTED_AT_THE_DOOR or answer.status == 429:
+        if answer.status in _REJECTED_AT_THE_DOOR:
             return Rejected(explain(answer, "submit", keyed=self._http.has_key))
+        if is_foreign(answer):
+            return Unknown(f"something between this machine and fal.ai answered, with HTTP status {answer.status}")
         if not 200 <= answer.status < 300:
             return Unknown(f"fal.ai answered with HTTP status {answer.status}")
-        try:
-            body = _object(answer)
-        except FalUnreachable:
+        body = members(_value(answer))
+        if not body:
             return Unknown("fal.ai's answer to the request could not be read")
         request_id = body.get("request_id")
         if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
@@ -356,9 +389,16 @@ class FalQueue:
                 self._url(body.get("status_url"), endpoint_id, request_id, "status"),
                 self._url(body.get("response_url"), endpoint_id, request_id, "response"),
                 self._url(body.get("cancel_url"), endpoint_id, request_id, "cancel"),
-                _count(body.get("queue_position")),
+                count(body.get("queue_position")),
             )
         )
+
+    def _read(self, answer: Answer, stage: Stage) -> object:
+        """What the body of a good answer says."""
+        value = _value(answer)
+        if not value:
+            raise self._refusal(answer, stage) if is_foreign(answer) else _unreachable("its answer could not be read")
+        return value
 
     def _url(self, returned: object, endpoint_id: str, request_id: str, what: _Question) -> str:
         base = self._http.hosts.queue
@@ -367,9 +407,27 @@ class FalQueue:
         )
 
     def _refusal(self, answer: Answer, stage: Stage) -> Exception:
-        if answer.status in _REFUSALS:
+        if answer.status in _REFUSALS or is_foreign(answer):
             return error_for(explain(answer, stage, keyed=self._http.has_key))
+        if answer.status == 500:
+            return _InternalError(*_unreachable_words("it answered with HTTP status 500"), billed="maybe")
         return _unreachable(f"it answered with HTTP status {answer.status}")
+
+
+def stated_end(stated: Failure, answered: ResultOutcome | KlingError) -> ResultOutcome:
+    """
+    The end of a job that failed by its status.
+
+    What the result *answered* counts where it says more: that there is a video
+    all the same, which field it is about, whether it is billed.
+    """
+    if isinstance(answered, Finished) and answered.video is not None:
+        return answered
+    if isinstance(answered, Failed) and answered.failure.type != UNKNOWN_FAILURE.type:
+        return answered
+    # fal charges nothing for its own failures, and what came instead of a result shows that it was one.
+    free = isinstance(answered, _InternalError) and stated.type == UNKNOWN_FAILURE.type
+    return Failed(replace(stated, billed="no") if free else stated)
 
 
 _Question: TypeAlias = Literal["status", "response", "cancel"]
@@ -410,16 +468,19 @@ def _checked_url(url: object, base: str, endpoint_id: str, request_id: str, what
 
 def _standing(body: Mapping[str, object]) -> QueueStatus | Completed:
     """What fal says about a request that it knows."""
-    state = text(body.get("status"))
+    state = text(body.get("status")).strip().upper()
     if state in {"IN_QUEUE", "IN_PROGRESS"}:
         return QueueStatus(
             running=state == "IN_PROGRESS",
-            queue_position=_count(body.get("queue_position")),
+            queue_position=count(body.get("queue_position")),
             logs=_logs(body.get("logs")),
         )
     if state == "COMPLETED":
         return Completed(
-            failure=explain_completed(body.get("error"), body.get("error_type")),
+            failure=explain_completed(
+                next((said for name in ("error", "errors", "detail") if (said := body.get(name))), None),
+                body.get("error_type"),
+            ),
             logs=_logs(body.get("logs")),
             inference_seconds=_inference_seconds(body.get("metrics")),
         )
@@ -448,44 +509,27 @@ def _says_not_ready(answer: Answer) -> bool:
         return True
     if answer.status not in {200, 400}:
         return False
-    body = _members(answer)
-    return text(body.get("status")) in {"IN_QUEUE", "IN_PROGRESS"} or (
+    body = object_with("status", _value(answer))
+    return text(body.get("status")).strip().upper() in {"IN_QUEUE", "IN_PROGRESS"} or (
         answer.status == 400 and "in progress" in text(body.get("detail")).lower()
     )
 
 
-def _members(answer: Answer) -> Mapping[str, object]:
+def _value(answer: Answer) -> object:
     """What the body says, if anything."""
     try:
-        return members(answer.json())
+        return answer.json()
     except NotJson:
-        return members(None)
-
-
-def _object(answer: Answer) -> Mapping[str, object]:
-    body = _members(answer)
-    if not body:
-        raise _unreachable("its answer could not be read")
-    return body
+        return None
 
 
 def _units(answer: Answer) -> Decimal | None:
-    try:
-        units = Decimal(answer.headers.get("x-fal-billable-units", "").strip())
-    except InvalidOperation:
-        return None
-    return units if units.is_finite() and 0 <= units < 1_000_000 else None
+    """What fal bills, where the header is a plain number and not nothing: a video that is there was not free."""
+    units = answer.headers.get("x-fal-billable-units", "").strip()
+    return Decimal(units) if _PLAIN_NUMBER.fullmatch(units) and Decimal(units) else None
 
 
-def video_of_body(body: Mapping[str, object]) -> Video | None:
-    """The video that a result names, if it can be fetched."""
-    value = body.get("video")
-    video = members(value)
-    url = video.get("url")
-    address = Address.read(url)
-    if not isinstance(url, str) or address is None or not address.is_private:
-        return None
-    return Video(url, _word(video.get("content_type")), _word(video.get("file_name")), _count(video.get("file_size")))
+_PLAIN_NUMBER: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 
 
 def _logs(value: object) -> tuple[LogEntry, ...]:
@@ -498,7 +542,7 @@ def _logs(value: object) -> tuple[LogEntry, ...]:
 def _log(value: object) -> LogEntry | None:
     entry = members(value)
     message = clean(entry.get("message", value))
-    return LogEntry(message, _word(entry.get("timestamp")), _word(entry.get("level"))) if message else None
+    return LogEntry(message, word(entry.get("timestamp")), word(entry.get("level"))) if message else None
 
 
 def _inference_seconds(metrics: object) -> float | None:
@@ -506,17 +550,20 @@ def _inference_seconds(metrics: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 10**9 else None
 
 
-def _word(value: object) -> str | None:
-    return clean(value, 100) or None
+class _LogsTooLarge(FalUnreachable):
+    """There is an answer, and too much of it."""
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15 else None
+class _InternalError(FalUnreachable):
+    """fal answered that it failed."""
 
 
 def _unreachable(why: str) -> FalUnreachable:
-    return FalUnreachable(
+    return FalUnreachable(*_unreachable_words(why), billed="maybe")
+
+
+def _unreachable_words(why: str) -> tuple[str, str]:
+    return (
         f"fal.ai could not be asked about the request: {why}.",
         "The request goes on at fal.ai meanwhile; get_job asks again.",
-        billed="maybe",
     )

@@ -20,7 +20,7 @@ from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.addresses import Address
 from kling_mcp.fal.failures import error_for, explain
 from kling_mcp.fal.http import Interrupted
-from kling_mcp.fal.strict_json import NotJson, members, text
+from kling_mcp.fal.tolerant_json import NotJson, members, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

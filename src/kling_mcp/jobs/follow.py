@@ -15,7 +15,9 @@ import anyio
 
 from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.fal.failures import RequestNotFound
-from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, video_of_body
+from kling_mcp.fal.findings import standard_result
+from kling_mcp.fal.meanings import UNKNOWN_FAILURE
+from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, stated_end
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed, Trouble
 from kling_mcp.jobs.job import Finished as JobFinished
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.failures import Failure
     from kling_mcp.fal.platform import PastRequest
-    from kling_mcp.fal.queue import QueueStatus
+    from kling_mcp.fal.queue import QueueStatus, ResultOutcome
     from kling_mcp.jobs.desk import Desk
     from kling_mcp.jobs.job import Again
     from kling_mcp.jobs.save import Saver
@@ -56,7 +58,6 @@ _GIVE_UP_SECONDS: Final = 86_400.0
 _HISTORY_MARGIN_MS: Final = 2 * 86_400_000
 """The history is asked by fal's clock, which may not be ours."""
 
-_UNKNOWN_TYPE: Final = "unknown_error"
 _NEVER_STARTED: Final = frozenset({"request_timeout", "startup_timeout"})
 """How fal ends a request that it has not started in time."""
 
@@ -191,31 +192,29 @@ class Follower:
         return (await self._desk.apply(job.job_id, event)).job
 
     async def _collect(self, job: Job, status: Completed, watch: Watch) -> Job:
+        outcome: ResultOutcome
         try:
             outcome = await self._fal().queue.result(job.intent.endpoint_id, receipt_of(job))
         except KlingError as trouble:
-            if status.failure is not None:
-                # An end that fal states is an end, whatever it answers to the question for more.
-                return await self._failed(job, status.failure)
-            # A 504 here says nothing about the job: half of one user's finished clips were lost to that.
-            gone = isinstance(trouble, RequestNotFound)
-            if watch.still("the result cannot be had") < _RESULT_PATIENCE_SECONDS and not gone:
-                raise
-            return await self._give_up(job, watch, f"the result could not be fetched ({trouble.what})")
+            if status.failure is None:
+                # A 504 here says nothing about the job: half of one user's finished clips were lost to that.
+                gone = isinstance(trouble, RequestNotFound)
+                if watch.still("the result cannot be had") < _RESULT_PATIENCE_SECONDS and not gone:
+                    raise
+                return await self._give_up(job, watch, f"the result could not be fetched ({trouble.what})")
+            # An end that fal states is an end, whatever it answers to the question for more.
+            outcome = stated_end(status.failure, trouble)
         self._desk.world.passed("result fetched")
+        if status.failure is not None:
+            outcome = stated_end(status.failure, outcome)
         if isinstance(outcome, NotReady):
-            return job if status.failure is None else await self._failed(job, status.failure)
+            return job
         if isinstance(outcome, Finished):
             units = outcome.billable_units
             cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
             event = JobFinished(outcome.body, None if cost is None else micro_dollars(cost))
             return (await self._desk.apply(job.job_id, event)).job
-        # The result says more than the status: also which field it is about, and whether it is billed.
-        unknown = outcome.failure.type == _UNKNOWN_TYPE
-        return await self._failed(job, (status.failure or outcome.failure) if unknown else outcome.failure)
-
-    async def _failed(self, job: Job, failure: Failure) -> Job:
-        return (await self._desk.apply(job.job_id, _ended(failure, job))).job
+        return (await self._desk.apply(job.job_id, _ended(outcome.failure, job))).job
 
     async def _give_up(self, job: Job, watch: Watch, why: str) -> Job:
         """Take the result from the history, and believe that there is none only after a day of asking."""
@@ -228,8 +227,9 @@ class Follower:
             return job
         past = await self._past(job)
         watch.ask_history_after += _ASK_HISTORY_SECONDS
-        if past is not None and past.output is not None and video_of_body(past.output) is not None:
-            return (await self._desk.apply(job.job_id, JobFinished(past.output))).job
+        body, video = standard_result(None if past is None else past.output)
+        if video is not None:
+            return (await self._desk.apply(job.job_id, JobFinished(body))).job
         failed = past is not None and past.status_code is not None and past.status_code >= 400
         if not failed and (watch.ask_history_after < _GIVE_UP_SECONDS or job.intent.account != self._settings.account):
             # A job of another key may be there all the same: this one need not see it.
@@ -308,7 +308,7 @@ def _ended(failure: Failure, job: Job) -> CancelledAtFal | Failed:
         again = "same_call"
     elif failure.retryable or failure.type == "client_cancelled":
         again = "next_take"
-    elif failure.type != _UNKNOWN_TYPE and failure.code == "fal_rejected":
+    elif failure.type != UNKNOWN_FAILURE.type and failure.code == "fal_rejected":
         again = "changed_call"
     fault = Fault(
         failure.code,
