@@ -182,6 +182,7 @@ def test_the_ledger_is_a_table_of_80_columns_with_paths_below(tmp_path: Path) ->
     assert rows[0][:5] == [intent("queued").job_id, "queued", "v3-turbo-standard", "5", "s"]
     assert "    ~/state/a long folder name/2026-11-21_o3-standard_fox.mp4" in lines
     assert "    content_policy_violation: fal.ai refused the picture" in lines
+    assert lines.count(f"    {intent('saved').prompt}"[:80]) == 4
     assert "$10.00" in lines[-1]
     assert max(map(len, lines[:-1])) <= 80
 

@@ -87,6 +87,8 @@ def _print_job(job: Job, now_ms: int) -> None:
         f"{job.job_id:<25} {job.state:<13} {intent.model:<17} {intent.video_seconds:>3} s"
         f"  {_cost(job):>7}  {_age(now_ms - job.created_ms):>6}"
     )
+    if intent.prompt:
+        print(f"    {' '.join(intent.prompt.split())}"[:80])
     if job.saved_to:
         print(f"    {_short(Path(job.saved_to))}")
     elif job.state == "unknown":

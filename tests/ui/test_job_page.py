@@ -228,7 +228,7 @@ async def test_a_video_that_cannot_be_loaded_leaves_its_last_frame_and_two_ways_
             job = await finished(house)
             house.gone.add(job["video"]["url"].replace(house.media, CDN))
             async with house.show("get_job", {"job_id": job["job_id"]}, open_links=False) as view:
-                await view.page.until("document.querySelector('#still').src.startsWith('data:image/jpeg')")
+                await view.page.until("document.querySelector('#still').src.startsWith('data:image/png')")
                 await view.page.until("!document.querySelector('#again').hidden")
                 assert "does not play here" in await view.text("#trouble")
                 assert await view.text("#path") == job["video"]["saved_to"]
@@ -398,6 +398,6 @@ async def test_a_continued_video_begins_with_the_last_frame_of_the_one_before(de
             frame = f"kling://jobs/{job['job_id']}/last-frame"
             bad = {"image": frame, "prompt": "On.", "duration": 99}
             async with house.show("image_to_video", bad) as view:
-                await view.page.until("document.querySelector('#still').src.startsWith('data:image/jpeg')")
+                await view.page.until("document.querySelector('#still')?.src.startsWith('data:image/png')")
                 await view.page.until("!document.querySelector('#still').hidden")
                 assert await view.said("resources/read") == [{"uri": frame}]
