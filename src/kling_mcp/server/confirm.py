@@ -217,4 +217,4 @@ def _needed(draft: Draft, what: str, next_step: str) -> t.CallToolResult:
         "warnings": [*draft.plan.warnings, *draft.quote.warnings],
         "next_step": f"{what} {next_step}",
     }
-    return result(data["next_step"], data)
+    return result("Not started: the price needs the user's agreement.", data)

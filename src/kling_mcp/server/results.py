@@ -369,7 +369,7 @@ def _with_the_video(job: Job, get_job: str) -> str:
             f"{last_frame_uri(job.job_id)} as image continues it in another job."
         )
     if job.save_trouble:
-        return "The user can open the link in video.url; get_job tries to save the file once more."
+        return "The user can open the link in video.url; each get_job tries to save the file."
     return f"The video is at video.url and is being saved; {get_job} gives the path."
 
 

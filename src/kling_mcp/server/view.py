@@ -83,7 +83,8 @@ def _caption(job: Job, frames: int, shots: tuple[PlannedShot, ...]) -> str:
     planned = "; ".join(
         f"shot {shot.number}, {shot.start_seconds} to {shot.end_seconds} s: {_short(shot.prompt)}" for shot in shots
     )
-    return f"{several} of the video of job {job.job_id}, saved at {job.saved_to}. Planned: {planned or 'unknown'}."
+    planned = planned.rstrip(".") or "unknown"
+    return f"{several} of the video of job {job.job_id}, saved at {job.saved_to}. Planned: {planned}."
 
 
 def _short(prompt: str) -> str:
