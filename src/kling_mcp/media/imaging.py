@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 from PIL import Image, ImageCms
 
 from kling_mcp.errors import InputRefused
+from kling_mcp.media.metadata import unlike_srgb
 from kling_mcp.media.pictures import MAX_PIXELS, accepts
 
 if TYPE_CHECKING:
@@ -110,13 +111,13 @@ def _redraw(drawing: Drawing, header: Header, limits: Limits) -> Redrawn | None:
             image.draft(None, _sides(image.size, _LONGEST_SIDE / max(image.size)))
         image.load()
         gamma = cast("float", image.info.get("gamma", 0)) if profile is None else 0.0
-        if image.mode in _PLAIN_MODES and not (wanted or recolour or see_through or _unlike_srgb(gamma)):
+        if image.mode in _PLAIN_MODES and not (wanted or recolour or see_through or unlike_srgb(gamma)):
             return None
         changes: list[str] = []
         drawn = _eight_bits(image)
         if recolour is not None:
             drawn = recolour(drawn)
-        elif _unlike_srgb(gamma):
+        elif unlike_srgb(gamma):
             drawn = _in_gamma(drawn, gamma)
         if recolour is not None or drawn.mode != image.mode:
             changes.append("colours converted to sRGB")
@@ -242,11 +243,6 @@ def _sample(colours: str) -> Image.Image:
 
 def _alike(one: Image.Image, other: Image.Image) -> bool:
     return all(abs(a - b) <= _ROUNDING for a, b in zip(one.tobytes(), other.tobytes(), strict=True))
-
-
-def _unlike_srgb(gamma: float) -> bool:
-    """Whether a PNG says with a gAMA chunk that it is not meant for a display's usual 1/2.2."""
-    return gamma > 0 and abs(gamma * 2.2 - 1) > 0.05
 
 
 def _in_gamma(image: Image.Image, gamma: float) -> Image.Image:

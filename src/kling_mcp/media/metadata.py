@@ -26,13 +26,12 @@ from kling_mcp.media.headers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
-__all__ = ["Drawing", "drawing_only", "plain_profile", "with_profile"]
+__all__ = ["Drawing", "drawing_only", "is_srgb", "unlike_srgb"]
 
 _JPEG_TABLES: Final = frozenset({0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *FRAME_MARKERS})
 _PROFILE_SEGMENT: Final = b"ICC_PROFILE\0"
-_PROFILE_BYTES_IN_SEGMENT: Final = 65_519
 # With its length, where the format fixes one; None where it does not. PNG, third edition, section 11.
 _PNG_CHUNKS: Final[dict[bytes, int | None]] = {
     b"IHDR": 13,
@@ -44,16 +43,16 @@ _PNG_CHUNKS: Final[dict[bytes, int | None]] = {
     b"sRGB": 1,
     b"cICP": 4,
 }
+_PNG_CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT"})
+# What is said less exactly than by a profile or by the name of sRGB.
+_PNG_COLOURS: Final = frozenset({b"gAMA", b"cHRM"})
 _PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Where each pass begins and how far apart its pixels are: PNG, third edition, section 8.1.
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _WEBP_CHUNKS: Final = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH"})
-_WEBP_PROFILE, _WEBP_ALPHA, _WEBP_ANIMATION = 0x20, 0x10, 0x02
-# ICC.1:2022, section 9.2: what a profile of three curves and a matrix, or of one grey curve, computes with.
-_PROFILE_TAGS: Final = (
-    b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC", b"kTRC", b"wtpt", b"chad",
-)  # fmt: skip
-_PARAMETERS: Final = (1, 3, 4, 5, 7)
+_WEBP_ALPHA: Final = 0x10
+# IEC 61966-2-1, adapted to the white of the profile connection space.
+_SRGB_PRIMARIES: Final = (0.4361, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7142)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,79 +101,46 @@ def drawing_only(data: bytes, header: Header) -> Drawing:
         raise Incomplete("the picture is cut off") from error
 
 
-def with_profile(drawing: Drawing, header: Header, profile: bytes) -> bytes:
-    """The picture with *profile* in the place where its format has one."""
-    data = drawing.data
-    if header.format == "jpeg":
-        parts = [
-            profile[start : start + _PROFILE_BYTES_IN_SEGMENT]
-            for start in range(0, len(profile), _PROFILE_BYTES_IN_SEGMENT)
-        ]
-        segments = b"".join(
-            struct.pack(">BBH", 0xFF, 0xE2, len(part) + 16) + _PROFILE_SEGMENT + bytes((number, len(parts))) + part
-            for number, part in enumerate(parts, 1)
-        )
-        return data[:2] + segments + data[2:]
-    if header.format == "png":
-        return data[:33] + _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)) + data[33:]
-    if header.format == "webp":
-        chunks = list(webp_chunks(data))
-        alpha = _WEBP_ALPHA if drawing.see_through else 0
-        if chunks[0].kind == b"VP8X":
-            alpha = chunks[0].body[0] & _WEBP_ALPHA
-        sides = (header.stored_width - 1).to_bytes(3, "little") + (header.stored_height - 1).to_bytes(3, "little")
-        rest = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind != b"VP8X"]
-        extended = bytes((_WEBP_PROFILE | alpha, 0, 0, 0)) + sides
-        return _riff([_webp_chunk(b"VP8X", extended), _webp_chunk(b"ICCP", profile), *rest])
-    return data
-
-
-def plain_profile(profile: bytes) -> bytes | None:
+def is_srgb(profile: bytes) -> bool:
     """
-    The colour profile with nothing but its numbers, or None if it is none that a viewer would use.
+    Whether a colour profile says what every program assumes anyway, or nothing that a viewer would use.
 
-    Raises:
-        Malformed: It works by tables that may hold anything.
+    It is read as far as three primaries and a curve go (ICC.1:2022, sections 8.3 and 10).
     """
     try:
-        if profile[36:40] != b"acsp" or profile[16:20] not in {b"RGB ", b"GRAY"}:
-            return None
+        if profile[36:40] != b"acsp":
+            return True
         (count,) = struct.unpack_from(">I", profile, 128)
         entries = [struct.unpack_from(">4sII", profile, 132 + 12 * number) for number in range(min(count, 100))]
         tags = {name: profile[start : start + size] for name, start, size in entries}
-        kept = {name: _plain_tag(tags[name]) for name in _PROFILE_TAGS if name in tags}
-    except (struct.error, IndexError):
-        return None
-    if not ({b"kTRC"} <= kept.keys() or {*_PROFILE_TAGS[:6]} <= kept.keys()):
-        raise Malformed("its colour profile works by tables")
-    offset, table, body = 132 + 12 * len(kept), b"", b""
-    for name, content in kept.items():
-        table += struct.pack(">4sII", name, offset + len(body), len(content))
-        body += content + bytes(-len(content) % 4)
-    # Version, class, colour spaces and the illuminant, which ICC.1 fixes; the maker, the date and the rest are zero.
-    header = bytes(4) + bytes(4) + profile[8:24] + bytes(12) + b"acsp" + bytes(28) + _ILLUMINANT + bytes(48)
-    whole = header + struct.pack(">I", len(kept)) + table + body
-    return struct.pack(">I", len(whole)) + whole[4:]
+        if profile[16:20] == b"GRAY":
+            return _middle(tags[b"kTRC"])
+        primaries = [
+            value / 65536 for name in (b"rXYZ", b"gXYZ", b"bXYZ") for value in struct.unpack_from(">3i", tags[name], 8)
+        ]
+        near = all(abs(a - b) < 0.005 for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True))
+        return near and all(_middle(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC"))
+    except struct.error:
+        return True
+    except KeyError:
+        return False
 
 
-_ILLUMINANT: Final = bytes.fromhex("0000f6d6000100000000d32d")
-
-
-def _plain_tag(tag: bytes) -> bytes:
-    match tag[:4]:
-        case b"XYZ ":
-            size = 20
-        case b"curv":
-            size = 12 + 2 * struct.unpack_from(">I", tag, 8)[0]
-        case b"para":
-            size = 12 + 4 * _PARAMETERS[struct.unpack_from(">H", tag, 8)[0]]
-        case b"sf32":
-            size = 44
-        case _:
-            raise Malformed("its colour profile has an unknown part")
-    if size > len(tag):
-        raise IndexError(size)
-    return tag[:4] + bytes(4) + tag[8:size]
+def _middle(curve: bytes) -> bool:
+    """Whether half of the signal is the light that it is in sRGB, 0.214 of the whole."""
+    if curve[:4] == b"para":
+        kind, gamma = struct.unpack_from(">HxxI", curve, 8)
+        gamma /= 65536
+        if kind != 3:
+            return kind == 0 and abs(0.5**gamma - 0.214) < 0.01
+        scale, offset = (value / 65536 for value in struct.unpack_from(">2i", curve, 16))
+        return abs((0.5 * scale + offset) ** gamma - 0.214) < 0.01
+    (count,) = struct.unpack_from(">I", curve, 8)
+    if count == 0:
+        return False
+    (value,) = struct.unpack_from(">H", curve, 12 + 2 * (count // 2))
+    light = 0.5 ** (value / 256) if count == 1 else value / 65535
+    return abs(light - 0.214) < 0.01
 
 
 # ---- JPEG
@@ -245,7 +211,16 @@ def _png(data: bytes, header: Header) -> Drawing:
     depth, colour, _, _, interlaced = struct.unpack_from(">5B", pieces[0].body, 8)
     if colour not in _PNG_SAMPLES or depth not in {1, 2, 4, 8, 16}:
         raise Malformed("the PNG has an unknown kind of pixels")
+    for piece in pieces:
+        broken = (
+            piece.end - piece.start == len(piece.body) + 12
+            and zlib.crc32(piece.kind + piece.body) != (struct.unpack_from(">I", data, piece.end - 4)[0])
+        )
+        if broken and piece.kind in _PNG_CRITICAL:
+            raise Incomplete("a PNG chunk is damaged")
     pixels, opaque = _rows(pieces, header, depth, colour, interlaced=bool(interlaced))
+    kinds = {piece.kind for piece in pieces}
+    left_out = _PNG_COLOURS if kinds & {b"iCCP", b"sRGB"} else frozenset[bytes]()
     kept: list[bytes] = []
     drawn = False
     for piece in pieces:
@@ -253,9 +228,9 @@ def _png(data: bytes, header: Header) -> Drawing:
             if not drawn:
                 kept.append(_png_chunk(b"IDAT", pixels))
             drawn = True
-        elif piece.kind in _PNG_CHUNKS and not drawn:
+        elif piece.kind in _PNG_CHUNKS.keys() - left_out and not drawn:
             kept.append(_png_chunk(piece.kind, piece.body[: _PNG_CHUNKS[piece.kind]]))
-    exact = all(_PNG_CHUNKS.get(piece.kind, 0) in {None, len(piece.body)} for piece in pieces)
+    exact = not kinds & left_out and all(_PNG_CHUNKS.get(piece.kind, 0) in {None, len(piece.body)} for piece in pieces)
     clean = data[:8] + b"".join(kept) + _png_chunk(b"IEND", b"")
     if exact and pieces[-1].kind == b"IEND" and pieces[-1].end == len(data) and _joined(pieces) == pixels:
         clean = data  # the same bytes, however the pixels are cut into chunks
@@ -266,8 +241,19 @@ def _png(data: bytes, header: Header) -> Drawing:
         frames=any(piece.kind == b"acTL" for piece in pieces),
         see_through=not opaque
         or (transparency is not None and (colour != 3 or transparency.count(255) < len(transparency))),
-        unusual="has 16 bits of grey" if depth == 16 and colour in {0, 4} else None,
+        unusual="has 16 bits of grey" if depth == 16 and colour in {0, 4} else _odd_gamma(pieces, left_out),
     )
+
+
+def _odd_gamma(pieces: Iterable[Piece], left_out: Container[bytes]) -> str | None:
+    values = [struct.unpack(">I", piece.body[:4])[0] for piece in pieces if piece.kind == b"gAMA"]
+    odd = values and b"gAMA" not in left_out and unlike_srgb(values[0] / 100_000)
+    return "is meant for a display of another gamma" if odd else None
+
+
+def unlike_srgb(gamma: float) -> bool:
+    """Whether a PNG says with a gAMA chunk that it is not meant for a display's usual 1/2.2."""
+    return gamma > 0 and abs(gamma * 2.2 - 1) > 0.05
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -323,7 +309,7 @@ def _rows(pieces: Iterable[Piece], header: Header, depth: int, colour: int, *, i
         while not unpacker.eof and unpacker.decompress(rest, 1 << 20):
             rest = unpacker.unconsumed_tail
     except zlib.error:
-        return packed, opaque
+        raise Incomplete("the pixels of the PNG are damaged") from None
     return packed[: len(packed) - len(unpacker.unused_data)], opaque
 
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import confined
 from kling_mcp.media.headers import Format, Header, Incomplete, Malformed, inspect
-from kling_mcp.media.metadata import Drawing, drawing_only, plain_profile, with_profile
+from kling_mcp.media.metadata import Drawing, drawing_only, is_srgb
 from kling_mcp.media.optional import INSTALL_HINT, installed
 
 if TYPE_CHECKING:
@@ -309,12 +309,9 @@ def _as_it_is(drawing: Drawing, header: Header, file_name: str, field: str | Non
     Raises:
         InputRefused: fal.ai may show it otherwise.
     """
-    profile = None
     reason = drawing.unusual
-    try:
-        profile = plain_profile(drawing.profile) if drawing.profile else None
-    except Malformed as error:
-        reason = f"may come out in wrong colours: {error}"
+    if drawing.profile and not is_srgb(drawing.profile):
+        reason = "has other colours than sRGB, and fal.ai may show them wrong"
     if header.format == "avif":
         reason = "is an AVIF picture, from which metadata cannot be removed without decoding it"
     elif not drawing.ended:
@@ -325,7 +322,7 @@ def _as_it_is(drawing: Drawing, header: Header, file_name: str, field: str | Non
         reason = "is see-through in places, and fal.ai may show what is under them"
     if reason is not None:
         raise _needs_imaging(file_name, reason, _BY_HAND, field)
-    return drawing.data if profile is None else with_profile(drawing, header, profile)
+    return drawing.data
 
 
 def _needs_imaging(file_name: str, reason: str, by_hand: str, field: str | None) -> InputRefused:
