@@ -34,7 +34,7 @@ VARIABLE = "KLING_MCP_UPDATE_SNAPSHOTS"
 UPDATE = bool(os.environ.get(VARIABLE))
 
 TOKEN_BYTES = 4
-MOST_TOKENS = 3_000
+MOST_TOKENS = 2_350
 WHOLE_NAME = 64
 """The shortest limit of a name as hosts lengthen it: `mcp__kling__` goes before."""
 
@@ -123,7 +123,7 @@ async def test_limits_and_defaults_are_said_in_words_too(tmp_path: Path) -> None
                     f"{tool['name']}{path}: {words}"
                 )
                 said += 1
-    assert said > 60
+    assert said > 45
 
 
 def figures(path: str) -> set[str]:
@@ -174,7 +174,8 @@ async def test_the_list_of_tools_is_small(
     size = len(json.dumps({"tools": tools}, ensure_ascii=False, separators=(",", ":")).encode())
     with capsys.disabled():
         print(f"\ntools/list in {era}, confirming {confirm}: {size} bytes, about {size // TOKEN_BYTES} tokens")
-    assert size <= MOST_TOKENS * TOKEN_BYTES
+    # Asking always is said in each tool that spends.
+    assert size <= MOST_TOKENS * TOKEN_BYTES + (100 if confirm == "always" else 0)
 
 
 @pytest.mark.anyio

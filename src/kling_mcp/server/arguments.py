@@ -13,6 +13,7 @@ from kling_mcp.catalog.values import Findings, choice, is_given, nearest, nothin
 from kling_mcp.catalog.values import text as text_in
 from kling_mcp.errors import ArgumentFault, InvalidArguments
 from kling_mcp.ids import job_id_in, unwrapped
+from kling_mcp.server.schemas import LONGEST_WAIT_SECONDS
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def _unknown(name: str, value: object, names: tuple[str, ...]) -> InvalidArgumen
 
 def _checked(name: str, value: object, schema: Mapping[str, Any]) -> object:
     if schema["type"] == "integer":
-        low, high = schema["minimum"], schema["maximum"]
         if name == "wait_seconds":
-            return seconds_to_wait(value, name, high)
+            return seconds_to_wait(value, name, LONGEST_WAIT_SECONDS)
+        low, high = schema["minimum"], schema["maximum"]
         number = whole(value)
         if number is None or not low <= number <= high:
             allowed = f"{low} to {high}"

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, Tool
 
-__all__ = ["LONGEST_WAIT_SECONDS", "MOST_TAKES", "WAIT", "Schema", "estimate_schema", "job_schema", "object_schema"]
+__all__ = [
+    "FIRST",
+    "LONGEST_WAIT_SECONDS",
+    "MOST_TAKES",
+    "WAIT",
+    "Schema",
+    "estimate_schema",
+    "in_words",
+    "job_schema",
+    "object_schema",
+]
 
 Schema = dict[str, Any]
 
@@ -27,28 +37,27 @@ LONGEST_WAIT_SECONDS: Final = 45
 
 MOST_TAKES: Final = 99
 
+FIRST: Final = "image_to_video"
+"""The tool whose limits stand in numbers too."""
+
 _SOURCES: Final = (
-    "https URL, file path in an input folder, data: URI, or kling://jobs/{job_id}/last-frame."
+    "https URL, path, data: URI or kling://jobs/{job_id}/last-frame."
     if SHOWS_VIDEOS
-    else "https URL, file path in an input folder, or data: URI."
+    else "https URL, path or data: URI."
 )
 
 
 WAIT: Final[Schema] = {
     "type": "integer",
-    "minimum": 0,
-    "maximum": LONGEST_WAIT_SECONDS,
     "description": f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}.",
 }
-"""How long a call may wait for its job."""
+"""How long a call may wait for its job; without limits in numbers, because more is no fault: it waits the longest."""
 
 _OF_OURS: Final[dict[str, Schema]] = {
-    "max_cost_usd": {"type": "number", "description": "Most the user agreed to pay, in USD."},
+    "max_cost_usd": {"type": "number", "description": "Most the user agreed to, in USD."},
     "take": {
         "type": "integer",
-        "minimum": 1,
-        "maximum": MOST_TAKES,
-        "description": f"1 (default): same call, same job; 2 to {MOST_TAKES}: a new charge.",
+        "description": f"1 (default): same call, same job; 2 to {MOST_TAKES}: new charge.",
     },
     "wait_seconds": WAIT,
 }
@@ -84,11 +93,11 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
         properties[name] = _property(catalog, name, takers, words)
         if argument.required:
             required.append(name)
-    properties["model"] = {
-        "type": "string",
-        "enum": [endpoint.model for endpoint in catalog.endpoints if endpoint in makers],
-        "description": f"{models}.",
-    }
+    names = [endpoint.model for endpoint in catalog.endpoints if endpoint in makers]
+    if tool == FIRST:
+        properties["model"] = {"type": "string", "enum": names, "description": f"{models}."}
+    else:
+        properties["model"] = {"type": "string", "description": f"{_tiers(makers)}. {models}."}
     return object_schema(properties | _OF_OURS, required)
 
 
@@ -98,8 +107,10 @@ def estimate_schema(catalog: Catalog) -> Schema:
     tools = {"type": "string", "description": "image_to_video or multi_shot_video; default by the arguments."}
     model = {"type": "string", "description": f"Such as {catalog.default.model}; omit to compare all."}
     properties = {name: _property(catalog, name, takers[name]) for name in _SETS_THE_PRICE if name in takers}
-    # In words only, to keep the list of tools short: nothing is spent here, and every call is checked.
-    return _bare(object_schema({"tool": tools, "model": model} | properties))
+    if "shots" in properties:
+        shot = properties["shots"]["items"]
+        properties["shots"]["items"] = object_schema({"duration": shot["properties"]["duration"]})
+    return object_schema({"tool": tools, "model": model} | properties)
 
 
 _SETS_THE_PRICE: Final = ("duration", "shots", "generate_audio", "voice_ids")
@@ -199,23 +210,44 @@ def _figures(argument: Argument) -> list[str]:
 
 def _names(catalog: Catalog, endpoints: list[Endpoint]) -> str:
     """Model names in short: a whole family as ``o1-*``, a part of one as ``v3-standard/pro``."""
-    families: dict[str, list[str]] = {}
-    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.order):
-        family, _, tier = endpoint.model.rpartition("-")
-        families.setdefault(family, []).append(tier)
     names: list[str] = []
-    for family, tiers in families.items():
+    for family, tiers in _families(endpoints).items():
         members = [other for other in catalog.endpoints if other.model.startswith(f"{family}-")]
         whole = len(members) > 1 and all(other in endpoints for other in members)
         names.append(f"{family}-{'*' if whole else '/'.join(tiers)}" if family else tiers[0])
     return ", ".join(names)
 
 
-def _bare(schema: Schema) -> Schema:
-    """The same with limits in words only."""
-    bare = {name: value for name, value in schema.items() if name not in {"enum", "minimum", "maximum"}}
+def _tiers(endpoints: list[Endpoint]) -> str:
+    """Every model name, with those of a family as ``v3-standard/pro``."""
+    return ", ".join(f"{family}-{'/'.join(tiers)}".lstrip("-") for family, tiers in _families(endpoints).items())
+
+
+def _families(endpoints: list[Endpoint]) -> dict[str, list[str]]:
+    families: dict[str, list[str]] = {}
+    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.order):
+        family, _, tier = endpoint.model.rpartition("-")
+        families.setdefault(family, []).append(tier)
+    return families
+
+
+def in_words(schema: Schema) -> Schema:
+    """
+    The same with its limits in words only, as its descriptions have them.
+
+    It keeps the list of tools short; every call is checked against the whole schema.
+    """
+    bare = {name: value for name, value in schema.items() if name not in {"minimum", "maximum"}}
     if "items" in bare:
-        bare["items"] = _bare(bare["items"])
+        bare["items"] = in_words(bare["items"])
     if "properties" in bare:
-        bare["properties"] = {name: _bare(member) for name, member in bare["properties"].items()}
+        bare["properties"] = {
+            # Words that the description has anyway.
+            name: {key: value for key, value in in_words(member).items() if key != "enum" or not _said(member)}
+            for name, member in bare["properties"].items()
+        }
     return bare
+
+
+def _said(schema: Schema) -> bool:
+    return all(choice in schema["description"] for choice in schema["enum"])

@@ -76,11 +76,12 @@ class Tool:
 
     def definition(self, catalog: Catalog, *, asked_by_host: bool) -> t.Tool:
         """What `tools/list` says about it."""
+        schema = self.schema(catalog)
         return t.Tool(
             name=self.name,
             title=self.title,
             description=self.description.replace("{prices}", models.price_range(catalog)),
-            input_schema=self.schema(catalog),
+            input_schema=schema if self.name == schemas.FIRST else schemas.in_words(schema),
             output_schema=self.output,
             annotations=self.annotations,
             _meta=self._meta(asked_by_host=asked_by_host),
@@ -265,19 +266,11 @@ _SETTLES: Final = t.ToolAnnotations(
     read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
 )
 
-_JOB_ID: Final[Schema] = {"type": "string", "description": "Job id (kj_…)."}
+_JOB_ID: Final[Schema] = {"type": "string", "description": "Job id."}
 
 
-def _output(*names: str) -> Schema:
-    """
-    An output schema that says what is always there.
-
-    Types are left out: what can be null would need a list of types, which loses the tool in several hosts.
-    """
-    return {"type": "object", **({"required": list(names)} if names else {})}
-
-
-_JOB: Final = _output("state", "cost", "next_step")
+_OBJECT: Final[Schema] = {"type": "object"}
+"""What every result is. Types of its members are left out: many can be null, and a list of types loses the tool."""
 
 TOOLS: Final[dict[str, Tool]] = {
     tool.name: tool
@@ -287,11 +280,11 @@ TOOLS: Final[dict[str, Tool]] = {
             "Image to video",
             "Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture and answers with a "
             "job_id in seconds. The video takes 1.5 to 10 minutes, goes on without the conversation and is saved on "
-            "this machine. estimate_cost gives the price for free.",
+            "this machine.",
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "image_to_video"),
             _image_to_video,
-            _JOB,
+            _OBJECT,
             shown=True,
         ),
         Tool(
@@ -301,18 +294,17 @@ TOOLS: Final[dict[str, Tool]] = {
             _SPENDS,
             lambda catalog: schemas.job_schema(catalog, "multi_shot_video"),
             _multi_shot_video,
-            _JOB,
+            _OBJECT,
             shown=True,
         ),
         Tool(
             "estimate_cost",
             "Estimate cost",
-            "Free, without key or network. The price of a job before it starts, its source, and the request that would "
-            "be sent.",
+            "Free, without key or network. The price of a job, its source, and the request that would be sent.",
             _READS,
             schemas.estimate_schema,
             _estimate_cost,
-            _output("estimated_usd", "ceiling_usd", "basis"),
+            _OBJECT,
         ),
         Tool(
             "list_models",
@@ -322,7 +314,7 @@ TOOLS: Final[dict[str, Tool]] = {
             # No enum: an unknown name is refused as such, with the nearest one.
             lambda _: schemas.object_schema({"model": {"type": "string", "description": "One model in full."}}),
             _list_models,
-            _output(),
+            _OBJECT,
         ),
         Tool(
             "get_job",
@@ -331,7 +323,7 @@ TOOLS: Final[dict[str, Tool]] = {
             _READS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID, "wait_seconds": schemas.WAIT}, ["job_id"]),
             _get_job,
-            _JOB,
+            _OBJECT,
             shown=True,
         ),
         Tool(
@@ -359,23 +351,22 @@ TOOLS: Final[dict[str, Tool]] = {
                         "type": "integer",
                         "minimum": 1,
                         "maximum": _MOST,
-                        "description": f"1 to {_MOST} (default {_PAGE}); long pages end earlier.",
+                        "description": f"1 to {_MOST} (default {_PAGE}).",
                     },
                     "cursor": {"type": "string", "description": "next_cursor of the page before."},
                 }
             ),
             _list_jobs,
-            _output("jobs"),
+            _OBJECT,
         ),
         Tool(
             "cancel_job",
             "Cancel job",
-            "Free. Asks fal.ai to drop a job. One that waits is dropped unbilled; one that runs may still finish and "
-            "be billed.",
+            "Free. Asks fal.ai to drop a job: unbilled while it waits; one that runs may still finish and be billed.",
             _ENDS,
             lambda _: schemas.object_schema({"job_id": _JOB_ID}, ["job_id"]),
             _cancel_job,
-            _JOB,
+            _OBJECT,
             shown=True,
         ),
         Tool(
@@ -400,7 +391,7 @@ TOOLS: Final[dict[str, Tool]] = {
                 ["job_id", "outcome"],
             ),
             _resolve_job,
-            _JOB,
+            _OBJECT,
         ),
     )
     if SHOWS_VIDEOS or tool.run is not _view_video

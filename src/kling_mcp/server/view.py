@@ -45,7 +45,7 @@ def schema() -> schemas.Schema:
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MOST_FRAMES,
-                "description": f"Frames: 1 to {MOST_FRAMES} (default {_FRAMES}).",
+                "description": f"1 to {MOST_FRAMES} (default {_FRAMES}).",
             },
         },
         ["job_id"],
