@@ -299,6 +299,9 @@ def _kinds() -> Iterator[Given]:
                 ((0, 0, 0), WHITE, WHITE, (0, 0, 0)), plain=True)  # fmt: skip
     for colour in (0, 2, 4, 6):
         yield Given(f"png 16 bits {colour}", deep_png(colour), greys if colour in {0, 4} else UPRIGHT)
+    hidden = png_chunk(b"tRNS", struct.pack(">H", GREYS[1] * 257))
+    whiter = (greys[0], WHITE, greys[2], greys[3])
+    yield Given("png 16 bits, one grey hidden", deep_png(0)[:33] + hidden + deep_png(0)[33:], whiter)
     yield Given("png interlaced", interlaced_png(quarters()), plain=True)
     yield Given("png animated", encoded(quarters(), "PNG", save_all=True, append_images=[Image.new("RGB", (400, 320))]))
     moved = [Image.new("RGB", (400, 320), CANARY[0])]

@@ -63,12 +63,8 @@ _NOTHING: Final = frozenset(
 _LONGEST_NOTHING: Final = 200
 _AROUND_NOTHING: Final = "()<>[]{}.$\\/ \t\r\n\"'`\u200b\ufeff\u00a0\u201c\u201d\u2018\u2019\u00ab\u00bb"
 _PLAIN_JSON: Final = re.compile(r"-?[0-9][0-9.e+-]*|true|false|null")
-_VIDEO_NAME: Final = r"\.(?:mp4|mov|webm|m4v|mkv|avi)"
-_VIDEO: Final = re.compile(
-    rf"data:\s*video/.*|https?://[^?#]*{_VIDEO_NAME}(?:[?#].*)?|(?!https?:|data:).*{_VIDEO_NAME}"
-    r"|kling:/*jobs/[^/]+(?:/video/?)?|kj_[\w-]{22}",
-    re.IGNORECASE | re.DOTALL,
-)
+# A path or an address that ends as a video's does is looked up among the jobs: jobs/pictures.py.
+_VIDEO: Final = re.compile(r"data:\s*video/.*|kling:/*jobs/[^/]+(?:/video/?)?|kj_[\w-]{22}", re.IGNORECASE | re.DOTALL)
 _JOB: Final = re.compile(r"kj_[A-Za-z0-9_-]{1,64}")
 _LAST_FRAME: Final = re.compile(r"kling:/*jobs/[^/]+/last[-_]frame/?", re.IGNORECASE)
 _NAMED: Final[dict[ArgumentKind, str]] = {

@@ -37,7 +37,6 @@ _DECODED_WITHIN_SECONDS: Final = 60.0
 _T = TypeVar("_T")
 
 LAST_FRAME: Final = re.compile(r"kling://jobs/(kj_[A-Za-z0-9_-]{1,64})/last-frame")
-_JOB: Final = re.compile(r"(?:kling://jobs/)?(kj_[A-Za-z0-9_-]{8,64})(?:/video)?/?", re.IGNORECASE)
 _VIDEO_ENDINGS: Final = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".3gp"})
 # What fal.ai cannot read from a link, and this program can make readable from a file, or cannot either.
 _NOT_FETCHED: Final = {
@@ -124,21 +123,20 @@ async def _no_video(slot: PictureSlot, value: str, job_of: Callable[[str], Await
     Raises:
         InputRefused: It does; the text has its last frame's address, where the video is that of a job.
     """
-    named = _JOB.fullmatch(value)
-    if named is not None:
-        job_id = named[1]
-    elif pictures.kind_of(value) in {"path", "url"} and _ending(value) in _VIDEO_ENDINGS:
-        job_id = None if job_of is None else await job_of(value)
-    else:
+    if pictures.kind_of(value) not in {"path", "url"} or _ending(value) not in _VIDEO_ENDINGS:
         return
-    shown = f"{value[:80]}…" if len(value) > 80 else value
+    job_id = None if job_of is None else await job_of(value)
     raise InputRefused(
-        f"{slot.argument} is {shown!r}, which is a video and not a picture.",
-        "Give a picture; the last frame of a job's video is kling://jobs/{job_id}/last-frame."
+        f"{slot.argument} is {_shown(value)!r}, which is a video, and a picture is expected.",
+        "Give a frame of it as a picture; kling://jobs/{job_id}/last-frame is the last frame of a finished job's video."
         if job_id is None
-        else f"To go on from where that video ends, give kling://jobs/{job_id}/last-frame, which is its last frame.",
+        else f"kling://jobs/{job_id}/last-frame is its last frame: give that to go on from where the video ends.",
         field=slot.argument,
     )
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= 200 else f"{value[:199]}…"
 
 
 def _ending(value: str) -> str:

@@ -82,7 +82,7 @@ def redraw(drawing: Drawing, header: Header, limits: Limits, *, file_name: str, 
         raise InputRefused(
             f"Not all of {file_name!r} is here, or it is damaged: rows of it cannot be decoded. "
             "Is it still downloading?",
-            "Once the whole file is there, the same call works; or give another picture.",
+            "Once the whole file is there, the same call works; or save it as an ordinary JPEG or PNG, and give that.",
             field=field,
         ) from error
 
@@ -102,7 +102,7 @@ def _redraw(drawing: Drawing, header: Header, limits: Limits) -> Redrawn | None:
     )
     with _opened(drawing.data, header) as image:
         profile = drawing.profile or cast("bytes | None", image.info.get("icc_profile"))
-        see_through = image.has_transparency_data and _see_through(image)
+        see_through = image.has_transparency_data and (image.mode.startswith("I") or _see_through(image))
         recolour = _recolouring(profile, image.mode)
         if header.format == "jpeg" and image.mode in _PLAIN_MODES and not (wanted or recolour):
             return None  # its rows have been decoded, and a full decoding would show nothing more
@@ -188,7 +188,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """The picture in RGB, RGBA, L, LA or CMYK, with 8 bits."""
     if image.mode.startswith("I"):
         # Pillow's types name numpy's, which is not installed.
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")  # pyright: ignore[reportUnknownMemberType]
+        grey = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")  # pyright: ignore[reportUnknownMemberType]
+        hidden = cast("object", image.info.get("transparency"))
+        if isinstance(hidden, int):
+            grey.putalpha(grey.point([0 if level == round(hidden / 257) else 255 for level in range(256)]))  # pyright: ignore[reportUnknownMemberType]
+        return grey
     if image.mode in {"P", "PA", "1"} or "transparency" in image.info:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image

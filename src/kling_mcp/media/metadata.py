@@ -391,6 +391,8 @@ def _gif(data: bytes) -> Drawing:
     flags = data[at + 9]
     start = at + 10 + _palette_bytes(flags)
     width, height = struct.unpack_from("<HH", data, at + 5)
+    # What the picture leaves free of the screen has no colour.
+    see_through = see_through or (width, height) != struct.unpack_from("<HH", data, 6)
     end = _lzw_end(data, start, width * height)
     kept += [data[at:start], _blocks(data, start, end), b"\x3b"]
     further = _after_blocks(data, start + 1) if end else len(data)

@@ -267,7 +267,7 @@ def prepare(
     except Incomplete:
         raise InputRefused(
             f"Not all of {file_name!r} is here, or it is damaged: its pixels end too early. Is it still downloading?",
-            "Once the whole file is there, the same call works; or give another picture.",
+            "Once the whole file is there, the same call works; or save it as an ordinary JPEG or PNG, and give that.",
             field=field,
         ) from None
     except Malformed as error:
