@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx
+    from anyio.abc import AsyncResource
 
     from kling_mcp.settings import FalHosts, Secret
 
@@ -226,6 +227,8 @@ class FalHttp:
             raise
         except Exception as error:
             raise way.told(error) from None
+        finally:
+            await way.clear()
         raise way.out_of_time()
 
     @asynccontextmanager
@@ -634,9 +637,12 @@ class _Way:
         self._target = "fal.ai" if address is None else f"{address.host}:{address.port}"
         self._place = self._target
         self._begun = self._left = self._asked_proxy = False
+        self._greeted: AsyncResource | None = None
 
     async def noted(self, event: str, details: Mapping[str, object]) -> None:
         """Take note of a step, by httpcore's name for it."""
+        if event.startswith("socks.setup_socks5_connection.") and not event.endswith(".failed"):
+            self._greeted = cast("AsyncResource | None", details.get("stream"))
         if not event.endswith(".started"):
             return
         self._begun = True
@@ -648,6 +654,12 @@ class _Way:
         elif step not in _BEFORE_THE_REQUEST:
             self._left = True
             self.scope.deadline = self._end
+
+    async def clear(self) -> None:
+        """Close what httpcore leaves open where a SOCKS proxy makes no connection."""
+        if self._greeted is not None:
+            with anyio.CancelScope(shield=True):
+                await self._greeted.aclose()
 
     def told(self, error: Exception) -> Interrupted:
         """What *error* says about the request."""
@@ -689,7 +701,7 @@ class _Way:
                 "company's proxy or a virus scanner reads along, SSL_CERT_FILE must name its certificates"
             )
         if found(ssl.SSLError):
-            return f"no connection could be made: {self._target} and this machine agreed on no encryption (TLS)"
+            return f"no connection could be made: the encryption (TLS) of the one to {self._target} failed"
         if found(socket.gaierror):
             return f"no connection could be made: the name of {place} was not found (DNS)"
         if found(ConnectionRefusedError):
