@@ -192,6 +192,95 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_variable(variable: 
     assert "\n" not in str(caught.value)
 
 
+KEY = "0a1b2c3d-1111-4222-8333-444455556666:0123456789abcdef0123456789abcdef"
+PASTED = {
+    "in quotes": f'"{KEY}"',
+    "in single quotes": f"'{KEY}'",
+    "in backticks": f"`{KEY}`",
+    "in printed quotes": f"\u201c{KEY}\u201d",
+    "in brackets": f"<{KEY}>",
+    "with its variable": f"FAL_KEY={KEY}",
+    "with its variable and quotes": f'FAL_KEY = "{KEY}"',
+    "with another spelling of it": f"fal_api_key: {KEY}",
+    "out of a shell": f"export FAL_KEY='{KEY}'",
+    "out of a Windows shell": f"set FAL_KEY={KEY}",
+    "out of PowerShell": f'$env:FAL_KEY="{KEY}"',
+    "out of a command": f"--env FAL_KEY={KEY}",
+    "out of JSON": f'"FAL_KEY": "{KEY}",',
+    "out of a JSON object": f'{{"FAL_KEY":"{KEY}"}}',
+    "out of YAML": f"FAL_KEY: {KEY}  # mine",
+    "out of a header": f"Authorization: Key {KEY}",
+    "with its scheme": f"Key {KEY}",
+    "with its scheme in small letters": f"key {KEY}",
+    "with another scheme": f"Bearer {KEY}",
+    "with a line break": f"{KEY}\r\n",
+    "after a byte order mark": f"\ufeff{KEY}",
+    "with a zero-width space": f"{KEY}\u200b",
+    "with a hard space": f"\xa0{KEY}\xa0",
+    "broken over two lines": f"{KEY[:50]}\n{KEY[50:]}",
+    "with a blank after its colon": KEY.replace(":", ": "),
+    "twice": f"{KEY}\n{KEY}",
+    "twice without a gap": KEY + KEY,
+    "twice in two spellings": f"FAL_KEY={KEY} Key {KEY}",
+    "with its name": f"production {KEY}",
+}
+
+
+@pytest.mark.parametrize("name", PASTED)
+def test_a_key_is_taken_out_of_what_it_was_pasted_with(name: str) -> None:
+    found = settings(FAL_KEY=PASTED[name]).fal_key
+
+    assert found is not None
+    assert found.reveal() == KEY
+
+
+@pytest.mark.parametrize(
+    "key", ["id:secret", "FAL_KEY=id:secret", "'id:secret'", "Key id:secret", "id:secret\nid:secret"]
+)
+def test_a_key_of_another_shape_is_taken_too(key: str) -> None:
+    found = settings(FAL_KEY=key).fal_key
+
+    assert found is not None
+    assert found.reveal() == "id:secret"
+
+
+@pytest.mark.parametrize("value", ["''", "FAL_KEY=", "Bearer ", "export FAL_KEY=", '""'])
+def test_what_surrounds_a_key_without_one_counts_as_unset(value: str) -> None:
+    assert settings(FAL_KEY=value).fal_key is None
+
+
+OTHER = KEY.replace("0a1b", "ffff")
+NOT_FALS_KEY = {
+    "two keys": (f"{KEY} {OTHER}", "2 different keys"),
+    "two keys on two lines": (f"{KEY}\n{OTHER}\n", "2 different keys"),
+    "two keys of another shape": ("first:secret-1,second:secret-2", "2 different keys"),
+    "two keys of others": ("sk-proj-abc\nr8_abcdef", "2 different keys"),
+    "OpenAI": ("sk-proj-abcdefghijkl", "OpenAI"),
+    "Anthropic": ("sk-ant-abcdefghijkl", "Anthropic"),
+    "Google": ('"AIzaSyAbcdefghijkl"', "Google"),
+    "Replicate": ("Bearer r8_abcdefghijkl", "Replicate"),
+    "a signed token": ("eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhIn0.abc", "another service"),
+    "an example": ("YOUR_FAL_KEY", "example"),
+    "an example in brackets": ("<your-fal-key-here>", "example"),
+    "a label": ("fal.ai API key", "example"),
+    "a blank inside": ("id:se cret", "no fal.ai key has"),
+    "a foreign letter": ("id:secr\u00e9t", "no fal.ai key has"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FALS_KEY)
+def test_a_key_that_cannot_be_meant_is_told_without_being_shown(name: str) -> None:
+    value, says = NOT_FALS_KEY[name]
+    with pytest.raises(SettingsError) as caught:
+        settings(FAL_KEY=value)
+
+    told = str(caught.value)
+    assert told.startswith("FAL_KEY ")
+    assert says in told
+    assert "\n" not in told
+    assert not any(part in told for part in value.split() if len(part) > 8)
+
+
 def test_a_secret_shows_itself_nowhere_but_where_it_is_asked_for() -> None:
     secret = Secret("id:do-not-show")
 

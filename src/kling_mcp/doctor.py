@@ -142,6 +142,7 @@ async def _unreachable(http: FalHttp, base: str) -> str | None:
 
 
 async def _key(settings: Settings, http: FalHttp, *, asked: bool) -> Finding:
+    from kling_mcp.fal.failures import Intercepted
     from kling_mcp.fal.platform import FalPlatform
 
     if settings.fal_key is None:
@@ -150,6 +151,8 @@ async def _key(settings: Settings, http: FalHttp, *, asked: bool) -> Finding:
         return Finding("note", "key", "FAL_KEY is set; it could not be tried, because fal.ai was not reached.")
     try:
         await FalPlatform(http).prices([load().default.endpoint_id])
+    except Intercepted as error:
+        return Finding("stop", "key", f"FAL_KEY is set; it could not be tried. {error.what} {error.next_step}")
     except (RateLimited, FalUnreachable) as error:
         return Finding("note", "key", f"FAL_KEY is set; it could not be tried just now. {error.what}")
     except KlingError as error:

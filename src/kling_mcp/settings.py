@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from kling_mcp.errors import SettingsError
+from kling_mcp.keys import plain_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,13 +178,13 @@ class Settings:
         if env.text("KLING_MCP_INPUT_DIRS") is None:
             too_wide_dirs = tuple(path for path in input_dirs if _holds(path, standard().home))
             input_dirs = tuple(path for path in input_dirs if path not in too_wide_dirs)
-        key = env.text("FAL_KEY")
+        key = plain_key(env.text("FAL_KEY") or "")
         return cls(
             data_dir=data_dir,
             output_dir=output_dir,
             input_dirs=input_dirs,
             too_wide_dirs=too_wide_dirs,
-            fal_key=None if key is None else Secret(_plain_key(key)),
+            fal_key=None if key is None else Secret(key),
             backend=cast("Backend", env.choice("KLING_MCP_BACKEND", get_args(Backend), "fal")),
             confirm=cast("Confirm", env.choice("KLING_MCP_CONFIRM", get_args(Confirm), "auto")),
             confirm_above_usd=env.dollars("KLING_MCP_CONFIRM_ABOVE_USD", Decimal("1.00")),
@@ -199,13 +200,6 @@ class Settings:
             log_level=cast("LogLevel", env.choice("KLING_MCP_LOG_LEVEL", get_args(LogLevel), "INFO", fold=str.upper)),
             simulator_speed=env.seconds("KLING_MCP_SIMULATOR_SPEED", 10.0),
         )
-
-
-def _plain_key(key: str) -> str:
-    if any(not 33 <= ord(character) <= 126 for character in key):
-        msg = "FAL_KEY has a character that no fal.ai key has (a space, a line break or a non-ASCII letter)."
-        raise SettingsError(msg)
-    return key
 
 
 class _Environment:

@@ -72,8 +72,7 @@ def intercepted(status: int) -> Meaning:
     return Meaning(
         "intercepted",
         f"Something between this machine and fal.ai answered, with HTTP status {status}.",
-        "The user can look for a proxy, a VPN, a firewall or a network that asks to log in first; kling-mcp doctor "
-        "shows what can be reached.",
+        "The user can look for a proxy, a VPN, a firewall or a network that asks to log in first.",
         code="fal_unreachable",
     )
 

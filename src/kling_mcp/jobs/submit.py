@@ -286,6 +286,7 @@ class Submitter:
                 )
                 await self._desk.apply(job.job_id, NotSent(fault))
             case FalNotSent(reason=reason):
+                log.warning("a request was not sent", extra={"job_id": job.job_id, "why": reason})
                 fault = Fault("fal_unreachable", f"fal.ai could not be reached ({reason}). Nothing was sent.", "no")
                 await self._desk.apply(job.job_id, NotSent(fault))
             case FalUnknown(reason=reason):
