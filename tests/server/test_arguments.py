@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +10,10 @@ from kling_mcp.catalog.endpoint import load
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.server.arguments import read
 from kling_mcp.server.tools import TOOLS
+from tests.server.hosts import ERAS, NEWER, SHORT, data, finished, house, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OURS = "kj_Ab-9_fGhIjKlMnOpQrStU-"
 
@@ -80,3 +84,60 @@ def test_all_that_is_wrong_is_refused_at_once_with_the_nearest_that_there_is(
     for fault in caught.value.faults:
         assert fault.what in str(caught.value)
     str(caught.value).encode()
+
+
+@pytest.mark.anyio
+async def test_the_video_of_a_job_given_as_a_picture_leads_to_its_last_frame(tmp_path: Path) -> None:
+    async with house(tmp_path) as place, place.connect(NEWER) as client:
+        job_id = data(await client.call_tool("image_to_video", SHORT))["job_id"]
+        video = (await finished(client, job_id))["video"]
+        other = (await client.call_tool("image_to_video", {**SHORT, "image": "/elsewhere/fox.mp4"}), "{job_id}")
+        named = [
+            (await client.call_tool("image_to_video", {**SHORT, "image": written}), job_id)
+            for written in (video["url"], video["saved_to"], job_id, f"kling://jobs/{job_id}")
+        ]
+
+    for result, name in (*named, other):
+        assert f"kling://jobs/{name}/last-frame" in refused(result)["next_step"]
+    assert place.accepted == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_same_wish_spelt_otherwise_is_one_job(era: str, tmp_path: Path) -> None:
+    """
+    Defaults spelt out, blanks, other forms of letters and words for nothing are no new charge; another value is.
+    """
+    first = {**SHORT, "model": "v3-turbo-standard", "prompt": "A caf\u00e9 at dawn."}
+    same: list[dict[str, Any]] = [
+        {"prompt": " A cafe\u0301 at dawn.\n"},
+        {"duration": "3.0", "wait_seconds": 0, "take": "1"},
+        {"cfg_scale": 0.5, "aspect_ratio": "16:9", "generate_audio": "True"},
+        {"voice_ids": ["null"], "elements": "[]", "end_image": "undefined"},
+    ]
+    async with house(tmp_path) as place, place.connect(era) as client:
+        job_id = data(await client.call_tool("image_to_video", first))["job_id"]
+        again = [data(await client.call_tool("image_to_video", {**first, **change}))["job_id"] for change in same]
+        other = data(await client.call_tool("image_to_video", {**first, "prompt": "A cafe at dawn."}))["job_id"]
+
+    assert set(again) == {job_id}
+    assert other != job_id
+    assert place.accepted == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_every_fault_of_a_call_is_in_one_refusal_as_text_and_as_data(era: str, tmp_path: Path) -> None:
+    wrong = {"image": "undefined", "prompt": "x", "duration": 20, "resolution": "4K", "voice_ids": ["a"]}
+    async with house(tmp_path) as place, place.connect(era) as client:
+        result = await client.call_tool("image_to_video", wrong)
+
+    error = refused(result)
+    faults = {fault["path"]: fault for fault in error["faults"]}
+    assert set(faults) == {"image", "duration", "resolution", "voice_ids"}
+    assert faults["resolution"]["models"] == ["o3-4k", "v3-4k"]
+    assert faults["voice_ids"]["models"] == ["v3-standard"]
+    assert set(faults["duration"]) == {"path", "value", "allowed", "nearest", "models"}
+    assert (faults["duration"]["value"], faults["duration"]["nearest"]) == (20, "15")
+    assert "last-frame" in error["next_step"]
+    assert place.accepted == 0
