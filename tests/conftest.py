@@ -47,6 +47,7 @@ def the_key_stays_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 
 LONG = (
+    "tests/hosts/",
     "tests/jobs/processes/",
     "tests/jobs/test_histories.py",
     "tests/media/test_media_swapper.py",
