@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.server.hosts import PICTURE, house
+from tests.server.hosts import DEAR, PICTURE, house
 from tests.server.pipes import piped
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ KNOWN: dict[str, dict[str, set[str]]] = {
         "contents": {"_meta"},
         "result": {"structuredContent"},
         "content": {"_meta"},
+        "question": {"message", "requestedSchema"},
     },
     "2025-11-25": {
         "capabilities": {"tasks", "extensions"},
@@ -73,7 +74,12 @@ async def test_a_client_gets_no_field_that_its_version_does_not_know(version: st
             found.setdefault(place, set()).update(member)
 
     async with house(tmp_path, speed=100) as place, piped(tmp_path, **place.environment) as pipe:
-        client = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}
+        client = {
+            "protocolVersion": version,
+            # Some clients say it for every version.
+            "capabilities": {"elicitation": {}},
+            "clientInfo": {"name": "a", "version": "1"},
+        }
         hello = (await pipe.ask("initialize", client))["result"]
         await pipe.send("notifications/initialized")
         assert hello["protocolVersion"] == version
@@ -101,12 +107,17 @@ async def test_a_client_gets_no_field_that_its_version_does_not_know(version: st
         for result in (done, refused):
             note("result", result)
             note("content", result["content"])
+        await pipe.send("tools/call", {"name": "image_to_video", "arguments": DEAR}, 2)
+        question = await pipe.receive()
+        note("question", question.get("params", {}))
         told = [message for message in pipe.heard if message.get("method") == "notifications/progress"]
         note("progress", [message["params"] for message in told])
 
     unknown = {where: names - known(version, where) for where, names in found.items()}
     assert {where: names for where, names in unknown.items() if names} == {}
+    assert not done["isError"], done
     job = json.loads(done["content"][0]["text"].partition("\n")[2])
     assert job["state"] == "completed"
+    assert ("method" in question) is (version >= "2025-06-18")
     assert ("structuredContent" in done) is (version >= "2025-06-18")
     assert job == done.get("structuredContent", job)

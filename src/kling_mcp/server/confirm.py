@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import anyio
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
-from pydantic import ValidationError
+from mcp.shared.message import ServerMessageMetadata
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from kling_mcp.server.results import Json, cents, result, usd
 
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 _ANSWER_WITHIN_SECONDS: Final = 170.0
 """Hosts that declare forms and never show them are known; a call must not hang on them."""
+
+_FORMS_SINCE: Final = "2025-06-18"
+"""The version of the protocol that brought them."""
 
 _QUESTION: Final = "confirm_cost"
 
@@ -66,6 +70,16 @@ class Go:
     """The job may start; *nonce* is what a confirmation is worth once."""
 
     nonce: str | None = None
+
+
+class _Question(t.ElicitRequest):
+    """A form of the older era, without a mode: only 2025-11-25 knows modes, and one without is a form there too."""
+
+    @model_serializer(mode="wrap")
+    def _without_mode(self, handler: SerializerFunctionWrapHandler) -> Json:
+        whole: Json = handler(self)
+        whole["params"].pop("mode", None)
+        return whole
 
 
 async def gate(
@@ -124,7 +138,7 @@ def shows_forms(ctx: ServerRequestContext[Any]) -> bool:
     capabilities = ctx.session.client_capabilities
     asked = capabilities.elicitation if capabilities else None
     # An empty object means forms: the mode came later than the capability.
-    return asked is not None and (asked.form is not None or asked.url is None)
+    return ctx.protocol_version >= _FORMS_SINCE and asked is not None and (asked.form is not None or asked.url is None)
 
 
 async def _ask(
@@ -158,7 +172,10 @@ async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -
 
         tasks.start_soon(give_up)
         try:
-            answer = await ctx.session.elicit_form(question, _FORM, related_request_id=ctx.request_id)
+            form = _Question(params=t.ElicitRequestFormParams(message=question, requested_schema=_FORM))
+            answer = await ctx.session.send_request(
+                form, t.ElicitResult, metadata=ServerMessageMetadata(related_request_id=ctx.request_id)
+            )
         except (MCPError, ValidationError) as refusal:
             # Its words come from outside and can be of any length.
             log.info("the host showed no form", extra={"why": str(refusal)[:200]})
