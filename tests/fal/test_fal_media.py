@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from base64 import b64encode, encodebytes, urlsafe_b64encode
+from datetime import UTC, datetime
+from importlib import resources
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import anyio
 import pytest
 
 from kling_mcp import errors
 from kling_mcp.fal.http import Deadline, MediaClient
+from kling_mcp.media import downloads
 from tests.fal.rawserver import RawServer, answer, drip, endless, raw
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from tests.fal.rawserver import Connection
 
@@ -102,12 +110,59 @@ async def test_a_redirect_elsewhere_is_refused(location: str) -> None:
             await read(media, f"{server.url}/a")
 
 
+INLINE = {
+    "base64": b"data:video/mp4;base64," + b64encode(VIDEO),
+    "base64 for addresses, without padding": b"DATA:video/mp4;base64,"
+    + urlsafe_b64encode(VIDEO + b"\xff\xfe").rstrip(b"="),
+    "base64 with line breaks": b"data:;base64," + encodebytes(VIDEO),
+    "base64 with escapes": b"data:video/mp4;base64," + quote(b64encode(VIDEO)).encode(),
+    "escapes": b"data:video/mp4," + quote(VIDEO).encode(),
+}
+
+
+@pytest.mark.parametrize("name", INLINE)
+async def test_a_file_that_is_its_own_address_is_given_without_asking_anybody(name: str) -> None:
+    async with MediaClient([]) as media, media.fetch(INLINE[name].decode(), 100, '"1"') as fetched:
+        body = b"".join([chunk async for chunk in fetched.chunks()])
+
+    assert body.removesuffix(b"\xff\xfe") == VIDEO
+    assert (fetched.status, fetched.headers) == (200, {"content-length": str(len(body))})
+
+
+async def test_a_file_in_an_address_that_cannot_be_decoded_is_told() -> None:
+    async with MediaClient([]) as media:
+        with pytest.raises(errors.FalUnreachable, match="cannot be decoded"):
+            await read(media, "data:video/mp4;base64,!!!")
+
+
+PACKED = {
+    "gzip": answer(200, gzip.compress(VIDEO), {"Content-Encoding": "gzip", "ETag": '"1"'}),
+    "deflate": answer(200, zlib.compress(VIDEO), {"Content-Encoding": "deflate"}),
+    "gzip by its name only": answer(200, VIDEO, {"Content-Encoding": "gzip"}),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+async def test_a_file_is_unpacked_although_that_was_declined_and_has_no_length_or_tag_then(name: str) -> None:
+    async with (
+        RawServer(default=PACKED[name]) as server,
+        MediaClient([server.host]) as media,
+        media.fetch(f"{server.url}/a") as fetched,
+    ):
+        assert b"".join([chunk async for chunk in fetched.chunks()]) == VIDEO
+        assert not {"content-length", "etag", "content-encoding"} & set(fetched.headers)
+
+
 BROKEN: dict[str, Callable[[Connection], Awaitable[None]]] = {
     "cut short": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"),
     "reset": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", reset=True),
     "closed": raw(b""),
     "not HTTP": raw(b"hello\r\n\r\n"),
     "compressed": answer(200, b"x", {"Content-Encoding": "br"}),
+    "gzip that breaks off": answer(200, gzip.compress(VIDEO)[:-20], {"Content-Encoding": "gzip"}),
+    "gzip that is none": answer(200, b"\x1f\x8b" + VIDEO, {"Content-Encoding": "gzip"}),
+    "gzip without end": answer(200, gzip.compress(bytes(5_000_000)), {"Content-Encoding": "gzip"}),
+    "gzip in a part": answer(206, gzip.compress(VIDEO), {"Content-Encoding": "gzip"}),
     "drops": drip(b"v"),
     "no end": endless(b"HTTP/1.1 200 OK\r\n\r\n", b"v" * 65536),
 }
@@ -146,3 +201,13 @@ async def test_a_download_that_is_read_after_its_end_is_told_as_unreachable() ->
             pass
         with pytest.raises(errors.FalUnreachable, match="could not be read"):
             _ = [chunk async for chunk in fetched.chunks()]
+
+
+async def test_a_video_in_the_place_of_its_address_is_saved_as_a_file(tmp_path: Path) -> None:
+    video = resources.files("kling_mcp.simulator").joinpath("sample.mp4").read_bytes()
+    url = f"data:video/mp4;base64,{b64encode(video).decode()}"
+    name = downloads.video_name(datetime(2026, 11, 25, tzinfo=UTC), "o3-standard", "a fox", "kj_1")
+    async with MediaClient([]) as media:
+        saved = await downloads.save(media, url, tmp_path, name)
+
+    assert saved.path.read_bytes() == video

@@ -13,15 +13,16 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import socket
 import time
 import zlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Literal, Self, cast
-from urllib.parse import urljoin
+from urllib.parse import unquote_to_bytes, urljoin
 
 import anyio
 
@@ -421,6 +422,8 @@ class MediaClient:
         """
         Open a download, from byte *offset* on if the file still has *etag*.
 
+        A ``data:`` URI, which is the file itself, is given in the same way.
+
         Up to three redirects are followed, each to an address that is allowed in
         itself. Money does not move here, but what is fetched has been paid for.
 
@@ -428,6 +431,10 @@ class MediaClient:
             InputRefused: The address, or one that it leads to, is not allowed.
             FalUnreachable: The download broke, took too long or is too large.
         """
+        if url[:5].lower() == "data:":
+            body = _inline(url)
+            yield Fetched(200, {"content-length": str(len(body))}, _pieces(body))
+            return
         headers = {"Accept": "*/*"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -436,7 +443,12 @@ class MediaClient:
         with anyio.move_on_after(self._deadline.total_seconds) as scope:
             async with AsyncExitStack() as stack:
                 response = await self._follow(url, headers, stack)
-                yield Fetched(response.status_code, _headers(response), response, self._max_bytes)
+                headers, pieces = _headers(response), _capped(response, self._max_bytes)
+                if headers.pop("content-encoding", "").strip().lower() in _STREAMED:
+                    # The length, the tag and the ranges are those of what was compressed.
+                    headers = {name: headers[name] for name in headers if name not in _OF_THE_PACKED}
+                    pieces = _inflated(pieces, self._max_bytes)
+                yield Fetched(response.status_code, headers, pieces)
         if scope.cancelled_caught:
             raise _download_failed(f"it took longer than {self._deadline.total_seconds:g} seconds")
 
@@ -448,7 +460,8 @@ class MediaClient:
             try:
                 response = await self._send(url, headers)
                 stack.push_async_callback(response.aclose)
-                _refuse_encoded(response)
+                if response.status_code != 200 or _encoding(response) not in _STREAMED:
+                    _refuse_encoded(response)
             except Interrupted as interrupted:
                 raise _download_failed(interrupted.reason) from None
             except Exception as error:
@@ -470,11 +483,10 @@ class MediaClient:
 class Fetched:
     """An open download: status, lower-case headers, and the bytes as they come."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], response: httpx.Response, max_bytes: int) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], pieces: AsyncIterator[bytes]) -> None:
         self.status = status
         self.headers = headers
-        self._response = response
-        self._max_bytes = max_bytes
+        self._pieces = pieces
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """
@@ -484,7 +496,7 @@ class Fetched:
             FalUnreachable: The download broke or is too large.
         """
         try:
-            async for chunk in _capped(self._response, self._max_bytes):
+            async for chunk in self._pieces:
                 yield chunk
         except Interrupted as interrupted:
             raise _download_failed(interrupted.reason) from None
@@ -594,9 +606,68 @@ _WINDOW_BITS: Final[Mapping[str, tuple[int, ...]]] = {"": (47,), "gzip": (47,), 
 """How zlib is to read each: 47 finds out whether it is gzip or zlib, -15 is without a head."""
 
 
+_STREAMED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_OF_THE_PACKED: Final = frozenset({"content-length", "content-range", "accept-ranges", "etag"})
+
+
+async def _inflated(pieces: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+    """*pieces* unpacked, up to *max_bytes*; what only claims to be compressed comes as it is."""
+    unpack = None
+    received = 0
+    async for packed in pieces:
+        if not received and unpack is None and not packed.startswith((b"\x1f\x8b", b"\x78")):
+            yield packed
+            received += len(packed)
+            continue
+        unpack = unpack or (None if received else zlib.decompressobj(47))
+        if unpack is None:
+            yield packed
+            continue
+        while packed and not unpack.eof:
+            try:
+                piece = unpack.decompress(packed, _PIECE_BYTES)
+            except zlib.error:
+                raise Interrupted("the answer cannot be unpacked", may_have_arrived=True) from None
+            packed = unpack.unconsumed_tail
+            received += len(piece)
+            if received > max_bytes:
+                raise TooLarge(max_bytes)
+            yield piece
+    if unpack is not None and not unpack.eof:
+        raise Interrupted("the answer broke off", may_have_arrived=True)
+
+
+_PIECE_BYTES: Final = 1024 * 1024
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield body[start : start + _PIECE_BYTES]
+
+
+def _inline(url: str) -> bytes:
+    """
+    The file that a ``data:`` URI (RFC 2397) is, also without padding or in the form for addresses.
+
+    Raises:
+        FalUnreachable: It cannot be decoded.
+    """
+    head, _, payload = url.partition(",")
+    if not head.lower().rstrip().endswith(";base64"):
+        return unquote_to_bytes(payload)
+    plain = re.sub(rb"\s", b"", unquote_to_bytes(payload)).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    try:
+        return b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        raise _download_failed("the file in fal.ai's answer cannot be decoded") from None
+
+
+def _encoding(response: httpx.Response) -> str:
+    return response.headers.get("content-encoding", "").strip().lower()
+
+
 def _refuse_encoded(response: httpx.Response) -> None:
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
+    if _encoding(response) not in {"", "identity"}:
         raise Interrupted("the answer is compressed although that was declined", may_have_arrived=True)
 
 

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from kling_mcp.fal.queue import video_of_body
 from kling_mcp.media import downloads
+from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,6 +129,6 @@ def _sidecar(job: Job) -> dict[str, object]:
         "endpoint": job.intent.endpoint_id,
         "arguments": job.intent.arguments,
         "request": job.body,
-        "result": job.result,
+        "result": shorten_data_uris(job.result),
         "cost_basis": job.intent.basis,
     }
