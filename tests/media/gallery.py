@@ -386,6 +386,14 @@ def _carriers() -> Iterator[Given]:
     packed = zlib.compress(b"".join(b"\0" + quarters().tobytes()[1200 * y : 1200 * (y + 1)] for y in range(320)))
     hidden = small[:33] + png_chunk(b"IDAT", packed + CANARY) + small[-12:]
     yield Given("PNG with bytes after its pixels", hidden, plain=True)
+    rows = b"".join(b"\0" + quarters().tobytes()[1200 * y : 1200 * (y + 1)] for y in range(320))
+    for surplus in (CANARY, CANARY * 500):
+        stored = png_chunk(b"IDAT", zlib.compress(rows + surplus, 0))
+        yield Given(f"PNG with {len(surplus)} bytes too many in its pixels", small[:33] + stored + small[-12:])
+    for progressive in (False, True):
+        coded = encoded(detailed(), "JPEG", quality=95, progressive=progressive)
+        stray = coded[:-2] + CANARY + coded[-2:]
+        yield Given(f"JPEG with bytes before its end, progressive {progressive}", stray, unseen=True)
 
 
 def _cut() -> Iterator[Given]:

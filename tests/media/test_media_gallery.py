@@ -57,7 +57,7 @@ def wrong(pictures: tuple[Given, ...], *, imaging: bool) -> dict[str, object]:
     for given in pictures:
         got = made(given, imaging=imaging)
         if isinstance(got, Picture):
-            trouble = faults(given, got) if given.colours else [] if given.unseen and not imaging else ["taken"]
+            trouble = [] if given.unseen and not imaging else faults(given, got) if given.colours else ["taken"]
         elif given.colours is not None and (imaging or given.plain):
             trouble = [got]
         else:

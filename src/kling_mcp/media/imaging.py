@@ -54,6 +54,7 @@ _TURNS: Final = {
 # Pillow's types leave out what it returns.
 _SRGB: Final = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 _END_OF_JPEG: Final = b"\xff\xd9"
+_LAST_BYTES: Final = 8
 _HAIR: Final = 1e-6
 # Differences that rounding makes, of 255.
 _ROUNDING: Final = 3
@@ -88,13 +89,12 @@ def redraw(drawing: Drawing, header: Header, limits: Limits, *, file_name: str, 
 
 
 def _redraw(drawing: Drawing, header: Header, limits: Limits) -> Redrawn | None:
-    if header.format == "jpeg" and not _all_rows(drawing.data):
-        raise ValueError("rows are missing")
+    exact = (header.format != "jpeg" or _ends_with_its_rows(drawing.data)) and drawing.exact
     too_large = limits.max_bytes is not None and len(drawing.data) > limits.max_bytes
     wanted = (
         too_large
         or header.orientation != 1
-        or not drawing.ended
+        or not exact
         or drawing.frames
         or header.format in {"avif", "heic"}
         or not accepts(limits, header.format)
@@ -156,23 +156,31 @@ def _opened(data: bytes, header: Header) -> Image.Image:
     return image
 
 
-def _all_rows(data: bytes) -> bool:
+def _ends_with_its_rows(data: bytes) -> bool:
     """
-    Whether the coded pixels of a JPEG reach to its end.
+    Whether the coded pixels of a JPEG end where the file does, and no stray bytes follow them.
 
-    Where they do not, the decoder makes up the rest without a word. So the end is put off with bytes that are no
-    picture: they are skipped after the last row, and drawn where rows are missing.
+    Where the pixels end too early, the decoder makes up the rest without a word. So the end is put off with bytes that
+    are no picture: they are skipped after the last row, and drawn where rows are missing. And where the last bytes can
+    be replaced without a change, they draw nothing.
+
+    Raises:
+        ValueError: Rows are missing.
     """
     progressive = b"\xff\xc2" in data or b"\xff\xca" in data
+    body = data[: -len(_END_OF_JPEG)]
 
-    def decoded(end: bytes) -> bytes:
-        with Image.open(io.BytesIO(data[:-2] + end + _END_OF_JPEG), formats=["JPEG"]) as image:
-            if not progressive:
+    def decoded(coded: bytes, *, small: bool = not progressive) -> bytes:
+        with Image.open(io.BytesIO(coded + _END_OF_JPEG), formats=["JPEG"]) as image:
+            if small:
                 # At an eighth every block is one pixel: as telling, and far cheaper.
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             return image.tobytes()
 
-    return decoded(b"") == decoded(_NO_PICTURE)
+    whole, other = decoded(body), body[:-_LAST_BYTES] + _NO_PICTURE
+    if whole != decoded(body + _NO_PICTURE):
+        raise ValueError("rows are missing")
+    return whole != decoded(other) or decoded(body, small=False) != decoded(other, small=False)
 
 
 def _noise() -> bytes:

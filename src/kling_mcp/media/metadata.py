@@ -63,7 +63,7 @@ class Drawing:
     Args:
         data: The file, without its colour profile.
         profile: That profile.
-        ended: Whether its end marker was there; without it, its decoder has to say whether all rows are.
+        exact: Whether it ends where its pixels do, as far as can be told; else only its decoder can tell.
         frames: Whether there are further pictures, which are left out.
         see_through: Whether some pixels are, as far as can be told without a decoder.
         unusual: What a program may show wrong that does not know its kind, as the end of a sentence.
@@ -71,7 +71,7 @@ class Drawing:
 
     data: bytes
     profile: bytes | None = None
-    ended: bool = True
+    exact: bool = True
     frames: bool = False
     see_through: bool = False
     unusual: str | None = None
@@ -148,8 +148,8 @@ def _middle(curve: bytes) -> bool:
 
 def _jpeg(data: bytes) -> Drawing:
     pieces = list(jpeg_segments(data))
-    ended = pieces[-1].kind == b"\xd9"
-    if not ended:
+    exact = pieces[-1].kind == b"\xd9"
+    if not exact:
         # Room that a download reserved is no part of the picture.
         data = data.rstrip(b"\0")
         pieces = list(jpeg_segments(data))
@@ -159,7 +159,7 @@ def _jpeg(data: bytes) -> Drawing:
     )
     kept = b"".join(_in_jpeg(data, piece) for piece in pieces)
     unusual = "has four colours for printing (CMYK)" if components == 4 else None
-    return Drawing(data[:2] + kept + b"\xff\xd9", profile or None, ended, unusual=unusual)
+    return Drawing(data[:2] + kept + b"\xff\xd9", profile or None, exact, unusual=unusual)
 
 
 def _holds_profile(piece: Piece) -> bool:
@@ -218,7 +218,7 @@ def _png(data: bytes, header: Header) -> Drawing:
         )
         if broken and piece.kind in _PNG_CRITICAL:
             raise Incomplete("a PNG chunk is damaged")
-    pixels, opaque = _rows(pieces, header, depth, colour, interlaced=bool(interlaced))
+    pixels, opaque, exact_rows = _rows(pieces, header, depth, colour, interlaced=bool(interlaced))
     kinds = {piece.kind for piece in pieces}
     left_out = _PNG_COLOURS if kinds & {b"iCCP", b"sRGB"} else frozenset[bytes]()
     kept: list[bytes] = []
@@ -238,6 +238,7 @@ def _png(data: bytes, header: Header) -> Drawing:
     return Drawing(
         clean,
         _png_profile(pieces),
+        exact_rows,
         frames=any(piece.kind == b"acTL" for piece in pieces),
         see_through=not opaque
         or (transparency is not None and (colour != 3 or transparency.count(255) < len(transparency))),
@@ -275,9 +276,11 @@ def _joined(pieces: Iterable[Piece]) -> bytes:
     return b"".join(piece.body for piece in pieces if piece.kind == b"IDAT")
 
 
-def _rows(pieces: Iterable[Piece], header: Header, depth: int, colour: int, *, interlaced: bool) -> tuple[bytes, bool]:
+def _rows(
+    pieces: Iterable[Piece], header: Header, depth: int, colour: int, *, interlaced: bool
+) -> tuple[bytes, bool, bool]:
     """
-    The packed pixels without what follows them, and whether every pixel is opaque.
+    The packed pixels without what follows them, whether every pixel is opaque, and whether there are no rows too many.
 
     Raises:
         Incomplete: Rows are missing.
@@ -306,11 +309,10 @@ def _rows(pieces: Iterable[Piece], header: Header, depth: int, colour: int, *, i
             above = True
     # The checksum follows the rows; a file that breaks off just there is whole for every viewer.
     try:
-        while not unpacker.eof and unpacker.decompress(rest, 1 << 20):
-            rest = unpacker.unconsumed_tail
+        surplus = bool(unpacked or unpacker.decompress(rest, 1))
     except zlib.error:
         raise Incomplete("the pixels of the PNG are damaged") from None
-    return packed[: len(packed) - len(unpacker.unused_data)], opaque
+    return packed[: len(packed) - len(unpacker.unused_data)], opaque, not surplus
 
 
 def _passes(header: Header, *, interlaced: bool) -> Iterator[tuple[int, int]]:

@@ -314,8 +314,8 @@ def _as_it_is(drawing: Drawing, header: Header, file_name: str, field: str | Non
         reason = "has other colours than sRGB, and fal.ai may show them wrong"
     if header.format == "avif":
         reason = "is an AVIF picture, from which metadata cannot be removed without decoding it"
-    elif not drawing.ended:
-        reason = "has no end marker, so it cannot be told without decoding it whether all of it is here"
+    elif not drawing.exact:
+        reason = "does not end where its pixels do, so it cannot be told without decoding it what belongs to it"
     elif header.orientation != 1:
         reason = "is stored turned or mirrored, and fal.ai may show it that way"
     elif drawing.see_through:
