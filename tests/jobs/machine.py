@@ -242,6 +242,7 @@ class Histories(RuleBasedStateMachine):
         self.living: set[str] = set()
         self.offset_ms = 0
         self.set_clock = False
+        self.nudges = 0
         self.fal = self.run(self._new_fal())
         self.processes = [self.new_process(), self.new_process()]
         self.hanging: list[tuple[Process, asyncio.Task[None]]] = []
@@ -463,6 +464,19 @@ class Histories(RuleBasedStateMachine):
             request.started_ms = request.started_ms or self.fal.now_ms
             self.fal.finish(request, end)
 
+    @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS), end=st.sampled_from(("free failure", "dropped")))
+    def an_uncharged_job_is_asked_for_again(self, process: int, call: tuple[str, int], end: End) -> None:
+        """What ran and failed answers for the same call for a while; what never ran does not."""
+        take = self._call(self.processes[process], call, "accepted")
+        ours = [one for one in self.fal.unfinished() if take is not None and one.job_id == take.job_id]
+        for request in ours:
+            if end == "free failure":
+                request.started_ms = request.started_ms or self.fal.now_ms
+            if end == "free failure" or request.started_ms is None:
+                self.fal.finish(request, end)
+        self._poll_all()
+        self._call(self.processes[process], call, "accepted")
+
     @rule(which=st.integers(0, 9))
     def fal_drops(self, which: int) -> None:
         """What has not started in time is taken out of the line; whoever polls next learns it."""
@@ -495,7 +509,9 @@ class Histories(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from((-120, -1, 1, 30, 600, 2_000)))
     def the_clock_is_set(self, minutes: int) -> None:
         self.offset_ms += minutes * _MINUTE
-        self.set_clock = self.set_clock or abs(minutes) > 1
+        self.nudges += 1
+        # Ten minutes apart, what was sent when is a guess; until then it takes only as long as the clock was set back.
+        self.set_clock = self.set_clock or abs(minutes) > 1 or self.nudges > 9
 
     @rule(process=st.integers(0, 1), call=st.sampled_from(CALLS))
     def an_answer_is_lost_while_the_clock_is_days_ahead(self, process: int, call: tuple[str, int]) -> None:
@@ -597,7 +613,7 @@ class Histories(RuleBasedStateMachine):
         for request in self.fal.unfinished():
             self.fal.start(request)
             self.fal.finish(request, "video")
-        self.fal.advance(_MINUTE)
+        self.fal.advance((1 + self.nudges) * _MINUTE)
         last = self.processes[0]
         for _ in range(4):
             self._recover(last)

@@ -93,6 +93,18 @@ async def test_a_pause_ends_when_the_stream_tells_of_the_end() -> None:
     assert streams.told == ["kj_1"]
 
 
+@pytest.mark.parametrize(("seconds", "listened"), [(0.5, 15), (15, 15), (450, 450)])
+async def test_a_job_that_never_ends_is_listened_to_for_as_long_as_its_pause(seconds: float, listened: float) -> None:
+    """A look follows each stream that says nothing, so they come ever more rarely too."""
+    streams = Streams()
+    streams.said["kj_1"], streams.end["kj_1"] = [RUNNING], anyio.Event()
+
+    with anyio.move_on_after(0.05):
+        await streams.pause(job(1), seconds=seconds)
+
+    assert streams.pauses == [listened]
+
+
 @pytest.mark.parametrize("said", [None, []], ids=["no stream", "an empty one"])
 async def test_without_a_stream_the_pause_is_the_whole_one_and_no_other_is_opened(
     said: list[QueueStatus | Completed] | None,

@@ -707,6 +707,25 @@ async def test_what_a_dead_process_has_left_is_brought_to_its_end(place: Place) 
     assert len(place.simulator.accepted) == 1
 
 
+@pytest.mark.parametrize(("backend", "state"), [("simulator", "not_submitted"), ("fal", "unknown")])
+async def test_a_request_that_may_have_reached_a_stopped_simulator_is_gone_and_one_to_fal_is_not(
+    place: Place, backend: Any, state: str
+) -> None:
+    settings = replace(place.settings, backend=backend)
+    async with place.server(settings, recovers=False) as studio:
+        for name, events in {"kj_1": [], "kj_2": [LostTrack("the connection broke")]}.items():
+            await studio.desk.ask(lambda ledger, name=name: ledger.reserve(intent(name), WIDE, "gone", place.now_ms()))
+            for event in (Sending({"prompt": name}), *events):
+                await studio.desk.apply(name, event)
+    async with place.server(settings) as studio:
+        found = [await until(studio, name, lambda job: job.state != "submitting") for name in ("kj_1", "kj_2")]
+        if backend == "simulator":
+            found = [await over(studio, job.job_id) for job in found]
+
+    assert [job.state for job in found] == [state, state]
+    assert [job.open for job in found] == [backend == "fal"] * 2
+
+
 async def test_a_finished_job_without_a_file_is_downloaded_by_the_next_process(place: Place) -> None:
     async with place.server(replace(place.settings, output_dir=None)) as studio:
         job = await until(studio, (await started(studio, place)).job.job_id, lambda job: job.state == "completed")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.save import Saver
     from kling_mcp.settings import Settings
 
-__all__ = ["CANCELLED_IN_QUEUE", "Follower", "Watch", "receipt_of"]
+__all__ = ["CANCELLED_IN_QUEUE", "SIMULATOR_GONE", "Follower", "Watch", "receipt_of"]
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ _NEVER_STARTED: Final = frozenset({"request_timeout", "startup_timeout"})
 CANCELLED_IN_QUEUE: Final = Fault(
     "cancelled", "It was taken out of fal.ai's queue before it ran.", "no", again="next_take"
 )
-_SIMULATOR_GONE: Final = Fault(
+SIMULATOR_GONE: Final = Fault(
     "fal_unreachable", "The simulator that had this job has been stopped, which ends its jobs.", "no", again="same_call"
 )
 
@@ -219,7 +219,7 @@ class Follower:
     async def _give_up(self, job: Job, watch: Watch, why: str) -> Job:
         """Take the result from the history, and believe that there is none only after a day of asking."""
         if self._settings.backend == "simulator":
-            return (await self._desk.apply(job.job_id, Failed(_SIMULATOR_GONE))).job
+            return (await self._desk.apply(job.job_id, Failed(SIMULATOR_GONE))).job
         watch.slow_down()
         if job.trouble is None:
             job = await self._troubled(job, "fal_unreachable", f"It is still being looked for: {why}.")

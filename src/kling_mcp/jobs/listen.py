@@ -31,7 +31,11 @@ log = logging.getLogger(__name__)
 
 _STREAMS_AT_ONCE: Final = 32
 _LONGEST_SECONDS: Final = 15.0
-"""A stream that says nothing for so long may be dead: then it is time for a look."""
+"""
+A stream that says nothing for so long may be dead: then it is time for a look.
+
+A job that takes remarkably long is looked at more rarely, and listened to for as long as its pause.
+"""
 
 
 class Listener:
@@ -69,15 +73,12 @@ class Listener:
         async with self._turn(job, seconds) as ours:
             if not ours:
                 return
-            heard = await self._listen(job, tell)
+            heard = await self._listen(job, tell, max(seconds, _LONGEST_SECONDS))
         if heard in {"nothing", "end"}:
             # Without a stream, or when the look finds no end where the stream told of one, polling goes on alone.
             self._deaf.add(job.job_id)
         if heard in {"nothing", "part"}:
             await self._world.sleep(seconds)
-        elif heard == "silence" and seconds > _LONGEST_SECONDS:
-            # A job that never ends is asked about ever more rarely, also where a stream could be had.
-            await self._world.sleep(seconds - _LONGEST_SECONDS)
 
     def forget(self, job: Job) -> None:
         """Keep nothing about *job*."""
@@ -108,11 +109,11 @@ class Listener:
             self._waiting.pop(min(self._waiting)).set()
 
     async def _listen(
-        self, job: Job, tell: Callable[[Job, QueueStatus], Awaitable[Job]]
+        self, job: Job, tell: Callable[[Job, QueueStatus], Awaitable[Job]], seconds: float
     ) -> Literal["end", "part", "nothing", "silence"]:
         heard: Literal["end", "part", "nothing", "silence"] = "silence"
         async with anyio.create_task_group() as race:
-            race.start_soon(self._stop_after, _LONGEST_SECONDS, race.cancel_scope)
+            race.start_soon(self._stop_after, seconds, race.cancel_scope)
             heard = await self._follow(job, tell)
             race.cancel_scope.cancel()
         return heard

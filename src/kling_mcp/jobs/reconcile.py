@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from kling_mcp.errors import KlingError, UnknownJob
 from kling_mcp.fal.queue import START_TIMEOUT_SECONDS
+from kling_mcp.jobs.follow import SIMULATOR_GONE
 from kling_mcp.jobs.job import Accepted, Fault, LostTrack, ProvenAbsent, Withdrawn
 from kling_mcp.jobs.spool import Spooled, spooled
 
@@ -64,6 +65,7 @@ class Reconciler:
     Args:
         under_way: Whether this process is still bringing a job to fal.
         can_ask: Whether there is a key to read the history with.
+        simulated: Whether a request is gone with the process that sent it: so it is with the simulator.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Reconciler:
         *,
         under_way: Callable[[str], bool],
         can_ask: bool,
+        simulated: bool = False,
     ) -> None:
         self._desk = desk
         self._fal = fal
         self._follower = follower
         self._under_way = under_way
         self._can_ask = can_ask
+        self._simulated = simulated
         self._looks: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -144,6 +148,8 @@ class Reconciler:
         now_ms = self._desk.world.now_ms()
         if await self._desk.ask(lambda ledger: ledger.adopt(job.job_id, job.owner, mine, now_ms)):
             await self._take_over(job)
+            if self._simulated:
+                await self._desk.apply(job.job_id, ProvenAbsent(SIMULATOR_GONE))
 
     async def _take_over(self, job: Job) -> None:
         """

@@ -393,7 +393,14 @@ class Studio:
             follower = Follower(self.desk, self.settings, self._fal, saver, self._group)
             can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
             submitter = Submitter(self.desk, self.settings, self._fal, follower.follow)
-            reconciler = Reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=can_ask)
+            reconciler = Reconciler(
+                self.desk,
+                self._fal,
+                follower,
+                under_way=submitter.under_way,
+                can_ask=can_ask,
+                simulated=self.settings.backend == "simulator",
+            )
             self._parts = _Parts(saver, follower, reconciler, submitter)
         return self._parts
 
