@@ -26,6 +26,7 @@ NAMES: Final = {
     "completion": "the end of a job to the client's notice, and the requests for it, beside fal's own clients",
     "scale": "memory, processor and waiting with many jobs and a large ledger",
     "context": "what tools/list and a whole job cost in tokens",
+    "frames": "the last frame and a sheet of a finished video, beside decoding all of it",
     "faults": "paid requests after one lost answer, beside fal's own clients",
 }
 
