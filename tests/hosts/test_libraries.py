@@ -74,6 +74,7 @@ def python(name: str) -> Path:
 
 def is_the_finished_job(text: str) -> bool:
     """Whether *text* tells a model everything about a job with its video."""
+    assert "\n" in text, text
     job = json.loads(text.partition("\n")[2])
     return job["state"] == "completed" and Path(job["video"]["saved_to"]).is_file()
 

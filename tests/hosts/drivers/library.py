@@ -22,5 +22,5 @@ async def in_turn(order: dict[str, Any], call: Callable[[str, dict[str, Any]], A
     job = "JOB"
     for name, arguments in order["calls"]:
         answer = await call(name, json.loads(json.dumps(arguments).replace("JOB", job)))
-        if job == "JOB" and (found := re.search(r"kj_\w+", str(answer))):
+        if job == "JOB" and (found := re.search(r"kj_[\w-]+", str(answer))):
             job = found.group()

@@ -10,7 +10,7 @@ const answers = [];
 let job = "JOB";
 for (const [name, given] of order.calls) {
   const answer = await client.callTool({ name, arguments: JSON.parse(JSON.stringify(given).replace("JOB", job)) });
-  if (job === "JOB") job = /kj_\w+/.exec(JSON.stringify(answer))?.[0] ?? job;
+  if (job === "JOB") job = /kj_[\w-]+/.exec(JSON.stringify(answer))?.[0] ?? job;
   answers.push(answer);
 }
 const found = [await client.listResources(), await client.listResourceTemplates(), await client.listPrompts()];
