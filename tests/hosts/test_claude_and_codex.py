@@ -21,7 +21,7 @@ from tests.hosts.models import END, Model, answering
 from tests.hosts.screen import TMUX, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 pytestmark = [
@@ -37,6 +37,13 @@ CALL = {"image": "https://pictures.example.com/boat.png", "prompt": "The boat dr
 NO = "The user was asked about $2.10 and said no. Nothing was charged."
 UNDECIDED = "The user was asked about $2.10 and did not decide. Nothing was charged."
 PRICE = "Make a 5 s Kling video with o3-4k for $2.10?"
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on(tmp_path: Path) -> Generator[None]:
+    """Codex leaves a daemon behind, with a program of its own in its home."""
+    yield
+    subprocess.run(["pkill", "-f", str(tmp_path / ".codex")], check=False)
 
 
 @dataclass(frozen=True)
