@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from kling_mcp.jobs.sqlite import SqliteLedger
-from kling_mcp.jobs.world import World
+from kling_mcp.runtime import Runtime
 from kling_mcp.server.app import build
 from kling_mcp.server.stdio import serve
 from kling_mcp.settings import Settings
@@ -62,7 +62,7 @@ def main(file: Path) -> None:
         def ledger() -> Ledger:
             return cast("Ledger", Watched(SqliteLedger(settings.data_dir, lambda: "benchmark"), stamp))
 
-        server = build(settings, world=World(passed=stamp), open_ledger=ledger)
+        server = build(settings, runtime=Runtime(checkpoint=stamp), open_ledger=ledger)
 
         async def serving() -> None:
             await serve(server, server.close)

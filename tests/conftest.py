@@ -54,7 +54,7 @@ LONG = (
     "tests/packaging/",
     "tests/server/test_conformance.py",
     "tests/server/test_inspector.py",
-    "tests/server/test_patience.py",
+    "tests/server/test_call_budget.py",
     "tests/test_benchmarks.py",
     "tests/test_demo.py",
     "tests/ui/test_job_page.py",

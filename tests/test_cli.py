@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from kling_mcp import __version__, check
+from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import Catalog, load
-from kling_mcp.doctor import _first_day, _prices, examine
+from kling_mcp.commands import catalog as check
+from kling_mcp.commands.doctor import _first_day, _prices, examine
 from kling_mcp.fal.platform import PublishedModel
 from kling_mcp.jobs.job import Accepted, Failed, Fault, Finished, Intent, LostTrack, Sending
 from kling_mcp.jobs.ledger import Limits

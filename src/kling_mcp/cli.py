@@ -37,19 +37,19 @@ def _command(arguments: Sequence[str]) -> int:
     _speak_utf8()
     match options.command:
         case "demo":
-            from kling_mcp.demo import demo
+            from kling_mcp.commands.demo import demo
 
             return demo(options.image, options.model, options.shots)
         case "doctor":
-            from kling_mcp.doctor import doctor
+            from kling_mcp.commands.doctor import doctor
 
             return doctor()
         case "jobs":
-            from kling_mcp.tables import jobs
+            from kling_mcp.commands.jobs import jobs
 
             return jobs(Settings.from_environment())
         case "catalog":
-            from kling_mcp.check import check
+            from kling_mcp.commands.catalog import check
 
             return check(Settings.from_environment())
         case _:

@@ -9,7 +9,7 @@ import pytest
 
 from kling_mcp import errors
 from kling_mcp.fal.failures import Failure, RequestNotFound, error_for, explain, explain_completed
-from kling_mcp.fal.http import Answer
+from kling_mcp.fal.http import Response
 
 MODEL_TYPES = [
     "internal_server_error",
@@ -76,11 +76,11 @@ OLD_TYPES = {
 }
 
 
-def answered(status: int, body: object, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, headers or {}, body if isinstance(body, bytes) else json.dumps(body).encode())
+def answered(status: int, body: object, headers: dict[str, str] | None = None) -> Response:
+    return Response(status, headers or {}, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-def of_model(type_: str, **more: Any) -> Answer:
+def of_model(type_: str, **more: Any) -> Response:
     return answered(422, {"detail": [{"loc": ["body", "image_url"], "msg": "words", "type": type_, **more}]})
 
 
@@ -257,7 +257,7 @@ def test_what_concerns_the_key_the_account_or_the_call_is_told_as_such(name: str
 
 
 def test_a_refused_call_without_a_key_says_that_there_is_none() -> None:
-    failure = explain(answered(401, {"detail": "?"}), "submit", keyed=False)
+    failure = explain(answered(401, {"detail": "?"}), "submit", authenticated=False)
 
     assert failure.code == "no_api_key"
     assert isinstance(error_for(failure), errors.NoApiKey)

@@ -8,7 +8,7 @@ from base64 import b64encode
 import anyio
 import pytest
 
-from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, Interrupted
+from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, TransportError
 from kling_mcp.fal.queue import Completed, FalQueue, Finished
 from kling_mcp.settings import FalHosts, Secret
 from tests.conftest import CANARY_KEY
@@ -21,7 +21,7 @@ SECONDS = Deadline(5, 5, 5)
 
 
 @pytest.mark.parametrize(
-    ("path", "keyed"),
+    ("path", "authenticated"),
     [
         ("/queue/fal-ai/kling-video", True),
         ("/rest/storage/auth/token?storage_type=fal-cdn-v3", True),
@@ -34,23 +34,23 @@ SECONDS = Deadline(5, 5, 5)
         ("/queue/%2e%2e/media", False),
     ],
 )
-async def test_the_key_is_sent_below_the_three_configured_addresses_only(path: str, keyed: bool) -> None:
+async def test_the_key_is_sent_below_the_three_configured_addresses_only(path: str, authenticated: bool) -> None:
     async with RawServer(default=answer(200, {})) as server, client(server.url) as http:
-        await http.exchange("GET", server.url + path, deadline=SECONDS)
+        await http.request("GET", server.url + path, deadline=SECONDS)
 
-        assert server.received[0].headers.get("authorization") == (f"Key {CANARY_KEY}" if keyed else None)
+        assert server.received[0].headers.get("authorization") == (f"Key {CANARY_KEY}" if authenticated else None)
 
 
 async def test_the_key_is_not_sent_to_another_port_of_the_same_host() -> None:
     async with RawServer() as fal, RawServer(default=answer(200, {})) as other, client(fal.url) as http:
-        await http.exchange("GET", f"{other.url}/queue/fal-ai/kling-video", deadline=SECONDS)
+        await http.request("GET", f"{other.url}/queue/fal-ai/kling-video", deadline=SECONDS)
 
         assert "authorization" not in other.received[0].headers
 
 
 async def test_the_key_is_not_sent_where_a_call_does_not_want_it() -> None:
     async with RawServer(default=answer(200, {})) as server, client(server.url) as http:
-        await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS, keyed=False)
+        await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS, authenticated=False)
 
         assert "authorization" not in server.received[0].headers
 
@@ -65,7 +65,7 @@ async def test_a_redirect_is_not_followed_with_the_key_or_without() -> None:
     async with RawServer(default=answer(200, {})) as elsewhere:
         moved = answer(307, b"", {"Location": f"{elsewhere.url}/queue/x"})
         async with RawServer(default=moved) as server, client(server.url) as http:
-            found = await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+            found = await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
 
         assert found.status == 307
         assert elsewhere.received == []
@@ -75,7 +75,7 @@ async def test_a_cookie_is_not_kept() -> None:
     given = answer(200, {}, {"Set-Cookie": "session=1; Path=/"})
     async with RawServer(default=given) as server, client(server.url) as http:
         for _ in range(2):
-            await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+            await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
 
         assert [request.headers.get("cookie") for request in server.received] == [None, None]
 
@@ -90,7 +90,7 @@ async def test_a_key_that_is_echoed_is_masked_wherever_it_stands() -> None:
         "video": {"url": "https://v3.fal.media/a.mp4", "file_name": echoes},
     }
     async with RawServer(default=answer(200, body, {"Echo": echoes})) as server, client(server.url) as http:
-        raw = await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+        raw = await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
         status = await FalQueue(http).status(ENDPOINT, receipt(server.url))
         result = await FalQueue(http).result(ENDPOINT, receipt(server.url))
 
@@ -105,7 +105,7 @@ async def test_a_key_that_is_echoed_is_masked_wherever_it_stands() -> None:
 
 async def test_a_short_key_is_not_cut_out_of_answers() -> None:
     async with RawServer(default=answer(200, {"a": "kling"})) as server, client(server.url, key="k") as http:
-        found = await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+        found = await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
 
     assert found.json() == {"a": "kling"}
 
@@ -113,10 +113,10 @@ async def test_a_short_key_is_not_cut_out_of_answers() -> None:
 async def test_nothing_that_is_logged_or_raised_shows_the_key(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with RawServer(default=answer(200, {})) as server, client(server.url) as http:
-        await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
-    with pytest.raises(Interrupted) as caught:
+        await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
+    with pytest.raises(TransportError) as caught:
         async with client(server.url) as http:
-            await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+            await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
 
     assert CANARY_KEY not in caplog.text
     assert CANARY_KEY not in f"{caught.value!r} {caught.value} {http!r} {vars(http)}"
@@ -125,8 +125,8 @@ async def test_nothing_that_is_logged_or_raised_shows_the_key(caplog: pytest.Log
 
 async def test_an_address_of_another_protocol_is_not_sent_to() -> None:
     async with client("http://127.0.0.1:1") as http:
-        with pytest.raises(Interrupted) as caught:
-            await http.exchange("GET", "ftp://127.0.0.1/x", deadline=SECONDS)
+        with pytest.raises(TransportError) as caught:
+            await http.request("GET", "ftp://127.0.0.1/x", deadline=SECONDS)
 
     assert (caught.value.may_have_arrived, caught.value.passing) == (False, False)
 
@@ -150,7 +150,7 @@ async def test_a_closed_client_can_be_used_again() -> None:
     async with RawServer(default=answer(200, {})) as server:
         http = client(server.url)
         for _ in range(2):
-            await http.exchange("GET", f"{server.url}/queue/x", deadline=SECONDS)
+            await http.request("GET", f"{server.url}/queue/x", deadline=SECONDS)
             await http.aclose()
 
     assert server.connections == 2
@@ -158,13 +158,13 @@ async def test_a_closed_client_can_be_used_again() -> None:
 
 async def test_calls_that_wait_for_a_free_connection_too_long_were_not_sent() -> None:
     hurried = Deadline(0.1, 5, 5)
-    interrupted: list[Interrupted] = []
+    interrupted: list[TransportError] = []
     async with RawServer(default=silence) as server, client(server.url) as http:
 
         async def call() -> None:
             try:
-                await http.exchange("GET", f"{server.url}/queue/x", deadline=hurried)
-            except Interrupted as error:
+                await http.request("GET", f"{server.url}/queue/x", deadline=hurried)
+            except TransportError as error:
                 interrupted.append(error)
                 tasks.cancel_scope.cancel()
 

@@ -24,8 +24,8 @@ from kling_mcp.simulator.serve import serving
 from tests.simulator.official import KEY, SPEED, Session, record
 
 if TYPE_CHECKING:
+    from kling_mcp.simulator.fault_middleware import Recorded
     from kling_mcp.simulator.faults import CallKind
-    from kling_mcp.simulator.front import Recorded
 
 pytestmark = pytest.mark.xdist_group("official")
 

@@ -26,10 +26,10 @@ from kling_mcp.jobs.job import (
     Withdrawn,
     step,
 )
-from kling_mcp.jobs.ledger import Found, Known, Limits
-from kling_mcp.jobs.reconcile import Reconciler, Verdict
+from kling_mcp.jobs.ledger import ApplyResult, KnownRequest, Limits
+from kling_mcp.jobs.reconciler import Reconciler, Verdict
 from kling_mcp.jobs.sqlite import SqliteLedger
-from kling_mcp.jobs.submit import Draft, Submitter
+from kling_mcp.jobs.submitter import Draft, Submitter
 from tests.jobs.machine import Variant
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.queue import SubmitOutcome
     from kling_mcp.jobs.job import Event, Intent, Job
     from kling_mcp.jobs.ledger import Reservation
-    from kling_mcp.jobs.owners import Owners
+    from kling_mcp.jobs.process_lock import ProcessRegistry
 
 __all__ = ["BUGS"]
 
@@ -56,7 +56,7 @@ class RetriesReadErrors(Submitter):
 class ReleasesUnknown(Submitter):
     async def _record(self, job: Job, outcome: SubmitOutcome) -> None:
         if isinstance(outcome, Unknown):
-            await self._desk.apply(job.job_id, NotSent(_NO))
+            await self._store.apply(job.job_id, NotSent(_NO))
         else:
             await super()._record(job, outcome)
 
@@ -64,21 +64,21 @@ class ReleasesUnknown(Submitter):
 class SendsBeforeRecording(Submitter):
     async def _send(self, job: Job, body: Mapping[str, object]) -> None:
         outcome = await self._fal().queue.submit(job.intent.endpoint_id, body, job_id=job.job_id)
-        await self._desk.apply(job.job_id, Sending(body))
+        await self._store.apply(job.job_id, Sending(body))
         await self._record(job, outcome)
 
 
 class ForgetsTheSpool(Submitter):
     async def _record(self, job: Job, outcome: SubmitOutcome) -> None:
-        self._desk._spool = None
+        self._store._journal = None
         try:
             await super()._record(job, outcome)
         except LedgerUnavailable:
-            await self._desk.apply(job.job_id, NotSent(_NO))
+            await self._store.apply(job.job_id, NotSent(_NO))
         else:
-            row = await self._desk.ask(lambda ledger: ledger.get(job.job_id))
+            row = await self._store.run(lambda ledger: ledger.get(job.job_id))
             if row.state == "submitting":
-                await self._desk.apply(job.job_id, NotSent(_NO))
+                await self._store.apply(job.job_id, NotSent(_NO))
 
 
 class IgnoresTheTake(Draft):
@@ -98,18 +98,18 @@ class NoWatermark(Reconciler):
     """What the history does not show, even of yesterday, is believed not to be."""
 
     def _judge(
-        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
     ) -> Sequence[Verdict]:
         found = super()._judge(waiting, history, known)
         adopted = {verdict.job_id for verdict in found}
         late = [job for job in waiting if job.state == "unknown" and job.job_id not in adopted]
-        hours = [job for job in late if self._desk.world.now_ms() - (job.sent_ms or 0) > 3 * 3_600_000]
+        hours = [job for job in late if self._store.runtime.now_ms() - (job.sent_ms or 0) > 3 * 3_600_000]
         return [*found, *(Verdict(job.job_id, None) for job in hours)]
 
 
 class BelievesAbsenceAtOnce(Reconciler):
     def _judge(
-        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
     ) -> Sequence[Verdict]:
         found = super()._judge(waiting, history, known)
         adopted = {verdict.job_id for verdict in found}
@@ -120,10 +120,12 @@ class TakesTheHistoryForWhole(Reconciler):
     """Where it begins is not looked at."""
 
     def _judge(
-        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
     ) -> Sequence[Verdict]:
         first = PastRequest("first", "", None, None, None, 200, {}, None)
-        return super()._judge(waiting, [*history, first], {**known, "first": Known(0, 0, 0, self._account(waiting))})
+        return super()._judge(
+            waiting, [*history, first], {**known, "first": KnownRequest(0, 0, 0, self._account(waiting))}
+        )
 
     @staticmethod
     def _account(waiting: Sequence[Job]) -> str:
@@ -132,7 +134,7 @@ class TakesTheHistoryForWhole(Reconciler):
 
 class AdoptsWhateverIsNear(Reconciler):
     def _judge(
-        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, Known | None]
+        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
     ) -> Sequence[Verdict]:
         free = [request.request_id for request in history if request.request_id not in known]
         unknown = [job for job in waiting if job.state == "unknown"]
@@ -142,27 +144,27 @@ class AdoptsWhateverIsNear(Reconciler):
 class TakesTheMaybeSentForUnsent(Reconciler):
     async def _take_over(self, job: Job) -> None:
         if job.state == "submitting":
-            await self._desk.apply(job.job_id, NotSent(_NO))
+            await self._store.apply(job.job_id, NotSent(_NO))
         else:
             await super()._take_over(job)
 
 
 class ThrowsSpoolsAway(Reconciler):
-    async def _read_spools(self, owner: Owners) -> None:
-        for path in (self._desk.folder / "owners").glob("*.spool"):
+    async def _read_spools(self, owner: ProcessRegistry) -> None:
+        for path in (self._store.folder / "owners").glob("*.spool"):
             path.unlink()
 
 
 class AcceptsOnlyWhatIsBeingSent(SqliteLedger):
     """An answer that comes after the job was given up as unknown is dropped."""
 
-    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> Found:
+    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> ApplyResult:
         job = self.get(job_id)
-        return super()._accept(job_id, event, now_ms) if job.state == "submitting" else Found(job, changed=False)
+        return super()._accept(job_id, event, now_ms) if job.state == "submitting" else ApplyResult(job, changed=False)
 
 
 class SettlesTwice(SqliteLedger):
-    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+    def apply(self, job_id: str, event: Event, now_ms: int) -> ApplyResult:
         found = super().apply(job_id, event, now_ms)
         if isinstance(event, Finished | Failed) and found.changed:
             with self._writing() as db:
@@ -180,7 +182,7 @@ class ForgetsWhatMayBeBilled(SqliteLedger):
 class TakesEveryFreeEndForDropped(SqliteLedger):
     """What ran and failed makes room for the same call, as if fal had never begun with it."""
 
-    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+    def apply(self, job_id: str, event: Event, now_ms: int) -> ApplyResult:
         if isinstance(event, Failed) and event.fault.billed == "no":
             event = Failed(replace(event.fault, again="same_call"))
         return super().apply(job_id, event, now_ms)
@@ -189,7 +191,7 @@ class TakesEveryFreeEndForDropped(SqliteLedger):
 class TakesTheDroppedForTried(SqliteLedger):
     """What fal has dropped unstarted answers for the same call."""
 
-    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+    def apply(self, job_id: str, event: Event, now_ms: int) -> ApplyResult:
         if isinstance(event, Failed):
             event = Failed(replace(event.fault, again=None))
         return super().apply(job_id, event, now_ms)
@@ -208,12 +210,12 @@ class WithdrawsWhatIsOnItsWay(SqliteLedger):
 class EndsAreNotTheEnd(SqliteLedger):
     """A late acceptance brings an ended job back to life."""
 
-    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> Found:
+    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> ApplyResult:
         job = self.get(job_id)
         if job.state in {"completed", "failed"}:
             with self._writing() as db:
                 self._update(db, job.seq, {"state": "queued"}, {})
-            return Found(self.get(job_id), changed=True)
+            return ApplyResult(self.get(job_id), changed=True)
         return super()._accept(job_id, event, now_ms)
 
 
@@ -240,7 +242,7 @@ class ChecksThenInserts(SqliteLedger):
     _between = threading.Barrier(2, timeout=0.05)
 
     def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
-        answers = self.standing(intent.fingerprint, now_ms) is not None
+        answers = self.find_duplicate(intent.fingerprint, now_ms) is not None
         if threading.current_thread() is not threading.main_thread():
             with contextlib.suppress(threading.BrokenBarrierError):
                 self._between.wait()
@@ -290,7 +292,7 @@ BUGS: Mapping[str, Variant] = {
     "the history is taken for whole": Variant(reconciler=TakesTheHistoryForWhole),
     "whatever is near is adopted": Variant(reconciler=AdoptsWhateverIsNear),
     "a request that was cut off is taken for unsent": Variant(reconciler=TakesTheMaybeSentForUnsent),
-    "spools are thrown away": Variant(reconciler=ThrowsSpoolsAway),
+    "journals are thrown away": Variant(reconciler=ThrowsSpoolsAway),
     "a late answer is dropped": Variant(ledger=AcceptsOnlyWhatIsBeingSent),
     "a job is settled twice": Variant(ledger=SettlesTwice),
     "what may be billed is forgotten": Variant(ledger=ForgetsWhatMayBeBilled),

@@ -1,7 +1,7 @@
 """
 Histories of jobs, made up by Hypothesis and judged after every step.
 
-The code is the real one, from the studio to the file of the ledger. What is
+The code is the real one, from the service to the file of the ledger. What is
 made up is the world around it: fal (see `model`), the clocks, when processes
 die, and whether the disk takes a write. A process that dies loses its ledger
 at that moment, so that nothing it would do on the way out can be recorded.
@@ -34,16 +34,16 @@ from kling_mcp.catalog.endpoint import load
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import KlingError, LedgerUnavailable, OverBudget
 from kling_mcp.fal.queue import Unknown
-from kling_mcp.jobs.desk import Desk
-from kling_mcp.jobs.follow import Follower, Watch
 from kling_mcp.jobs.job import Accepted
+from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
-from kling_mcp.jobs.reconcile import OVER_AFTER_MS, Reconciler
-from kling_mcp.jobs.spool import Spool, spooled
+from kling_mcp.jobs.poller import Poller, PollState
+from kling_mcp.jobs.reconciler import OVER_AFTER_MS, Reconciler
+from kling_mcp.jobs.service import JobService, _Parts
 from kling_mcp.jobs.sqlite import SqliteLedger
-from kling_mcp.jobs.studio import Studio, _Parts
-from kling_mcp.jobs.submit import Draft, Frame, Submitter, Take
-from kling_mcp.jobs.world import World
+from kling_mcp.jobs.store import JobStore
+from kling_mcp.jobs.submitter import Draft, Frame, Submission, Submitter
+from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Secret, Settings
 from tests.conftest import CANARY_KEY
 from tests.jobs.model import Answer, End, ModelFal
@@ -77,7 +77,7 @@ class Variant:
     ledger: type[SqliteLedger] = SqliteLedger
     submitter: type[Submitter] = Submitter
     reconciler: type[Reconciler] = Reconciler
-    follower: type[Follower] = Follower
+    poller: type[Poller] = Poller
     draft: type[Draft] = Draft
     alive: Callable[[set[str], str], bool] = lambda living, owner: owner in living
 
@@ -127,8 +127,8 @@ class _Tasks:
         pass
 
 
-class _Desk(Desk):
-    """A desk without a thread, which is what makes a step quick; two at once take one each."""
+class _Desk(JobStore):
+    """A store without a thread, which is what makes a step quick; two at once take one each."""
 
     threads = False
     hold: Callable[[], Awaitable[Any]] | None = None
@@ -138,7 +138,7 @@ class _Desk(Desk):
     """Done after a question, once *then_after* others have been asked."""
     then_after = 0
 
-    async def ask(self, question: Callable[[Ledger], Any]) -> Any:
+    async def run(self, question: Callable[[Ledger], Any]) -> Any:
         if self.hold is not None:
             if self.hold_after == 0:
                 hold, self.hold = self.hold, None
@@ -156,7 +156,7 @@ class _Desk(Desk):
         return await super()._in_thread(work, *arguments) if self.threads else work(*arguments)
 
 
-class Process(Studio):
+class Process(JobService):
     """One server process, without its server."""
 
     def __init__(self, name: str, histories: Histories) -> None:
@@ -164,27 +164,30 @@ class Process(Studio):
         self.dead = False
         self.disk_full = False
         self.kill_at: str | None = None
-        self.watches: dict[str, Watch] = {}
+        self.watches: dict[str, PollState] = {}
         self._variant = histories.variant
-        self._spool: Spool | None = None
+        self._journal: AcceptanceJournal | None = None
         self._living = histories.living
         self._sqlite_ledger: SqliteLedger | None = None
         settings = Settings(
             histories.folder, None, (), fal_key=Secret(CANARY_KEY), daily_budget_usd=LIMIT_USD, max_job_usd=Decimal(1)
         )
-        world = World(
-            now_ms=histories.clock, new_id=lambda: f"kj_{next(histories.numbers)}", chance=lambda: 0.5, passed=self._at
+        runtime = Runtime(
+            now_ms=histories.clock,
+            new_id=lambda: f"kj_{next(histories.numbers)}",
+            chance=lambda: 0.5,
+            checkpoint=self._at,
         )
-        super().__init__(settings, lambda: cast("Fal", histories.fal), self._open, world)
-        self.desk: _Desk = _Desk(settings.data_dir, world, self._open, self._named)
+        super().__init__(settings, lambda: cast("Fal", histories.fal), self._open, runtime)
+        self.store: _Desk = _Desk(settings.data_dir, runtime, self._open, self._named)
 
     def _open(self) -> Ledger:
         self._sqlite_ledger = self._variant.ledger(self.settings.data_dir, lambda: "ledger")
         return cast("Ledger", Mortal(self, self._sqlite_ledger))
 
-    def _named(self, folder: Path) -> tuple[_Name, Spool]:
-        self._spool = Spool(folder, self.name)
-        return _Name(self.name, self._living, self._variant.alive), self._spool
+    def _named(self, folder: Path) -> tuple[_Name, AcceptanceJournal]:
+        self._journal = AcceptanceJournal(folder, self.name)
+        return _Name(self.name, self._living, self._variant.alive), self._journal
 
     def _at(self, point: str) -> None:
         if self.dead or point == self.kill_at:
@@ -197,24 +200,24 @@ class Process(Studio):
     def _part(self) -> _Parts:
         if self._parts is None:
             v = self._variant
-            follower = v.follower(self.desk, self.settings, self._fal, cast("Any", None), self._group)
-            submitter = v.submitter(self.desk, self.settings, self._fal, follower.follow)
-            reconciler = v.reconciler(self.desk, self._fal, follower, under_way=submitter.under_way, can_ask=True)
-            self._parts = _Parts(cast("Any", None), follower, reconciler, submitter)
+            poller = v.poller(self.store, self.settings, self._fal, cast("Any", None), self._group)
+            submitter = v.submitter(self.store, self.settings, self._fal, poller.follow)
+            reconciler = v.reconciler(self.store, self._fal, poller, under_way=submitter.under_way, can_ask=True)
+            self._parts = _Parts(cast("Any", None), poller, reconciler, submitter)
         return self._parts
 
     @property
     def followed(self) -> set[str]:
-        return self._part().follower._followed
+        return self._part().poller._followed
 
-    def produce(self, take: Take) -> Coroutine[Any, Any, None]:
+    def produce(self, take: Submission) -> Coroutine[Any, Any, None]:
         return self._part().submitter.produce(take)
 
     def recover_once(self) -> Coroutine[Any, Any, None]:
         return self._part().reconciler.recover()
 
     def look(self, job: Job) -> Coroutine[Any, Any, Job]:
-        return self._part().follower.look(job, self.watches.setdefault(job.job_id, Watch(3.0)))
+        return self._part().poller.poll_once(job, self.watches.setdefault(job.job_id, PollState(3.0)))
 
     def bury(self) -> None:
         """What the kernel does for a dead process."""
@@ -222,9 +225,9 @@ class Process(Studio):
         self._living.discard(self.name)
         if self._sqlite_ledger is not None:
             self._sqlite_ledger.close()
-        if self._spool is not None:
-            self._spool._offset = self._spool._offset or 1  # its file stays behind, even where it is empty
-            self._spool.close()
+        if self._journal is not None:
+            self._journal._offset = self._journal._offset or 1  # its file stays behind, even where it is empty
+            self._journal.close()
 
 
 class Histories(RuleBasedStateMachine):
@@ -332,7 +335,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(call=st.sampled_from(CALLS))
     def call_in_both_at_once(self, call: tuple[str, int]) -> None:
-        takes = [Take(self._draft(call), None) for _ in self.processes]
+        takes = [Submission(self._draft(call), None) for _ in self.processes]
         standing = self._standing(takes[0].draft)
         self.fal.answer = "accepted"
 
@@ -340,10 +343,10 @@ class Histories(RuleBasedStateMachine):
             await asyncio.gather(*(one.produce(take) for one, take in zip(self.processes, takes, strict=True)))
 
         for process in self.processes:
-            process.desk.threads = True
+            process.store.threads = True
         self.run(both())
         for process in self.processes:
-            process.desk.threads = False
+            process.store.threads = False
         self._judge_answer(takes[0], standing, alone=False)
         made = {take.job_id for take in takes if take.job_id is not None}
         assert len(made) <= 1, "the same call in two processes made two jobs"
@@ -370,14 +373,14 @@ class Histories(RuleBasedStateMachine):
         """One process prepares a job, and sends it while another decides what to do about it."""
         other, sender = self.processes[process], self.processes[1 - process]
         go = asyncio.Event()
-        sender.desk.hold, sender.desk.hold_after = go.wait, 1
+        sender.store.hold, sender.store.hold_after = go.wait, 1
         self.fal.answer = "silent"
         self.fal.arrived.clear()
-        take = Take(self._draft(call), None)
+        take = Submission(self._draft(call), None)
         task = self.loop.create_task(sender.produce(take))
         self.run(take.known.wait())
         if not take.fresh:
-            sender.desk.hold = None
+            sender.store.hold = None
             self._finish(sender, task)
             return
 
@@ -388,9 +391,9 @@ class Histories(RuleBasedStateMachine):
                 sender.dead = True
                 self.living.discard(sender.name)
 
-        other.desk.then, other.desk.then_after = meanwhile, asked
+        other.store.then, other.store.then_after = meanwhile, asked
         self.run(_forgiving(other.cancel(take.job_id or "") if cancels else other.recover_once()))
-        other.desk.then = None
+        other.store.then = None
         if not go.is_set():
             self.run(meanwhile())
         if task.done():
@@ -446,7 +449,7 @@ class Histories(RuleBasedStateMachine):
             owner = next((row for row in self.rows() if row["request_id"] == request.request_id), None)
             if owner is not None:
                 event = Accepted(request.request_id)
-                self.run(self.processes[process].desk.apply(owner["id"], event))
+                self.run(self.processes[process].store.apply(owner["id"], event))
 
     # ---- fal
 
@@ -659,8 +662,10 @@ class Histories(RuleBasedStateMachine):
         ]
         return found[-1]["id"] if found else None
 
-    def _call(self, process: Process, call: tuple[str, int], answer: Answer, nonce: str | None = None) -> Take | None:
-        take = Take(self._draft(call), nonce)
+    def _call(
+        self, process: Process, call: tuple[str, int], answer: Answer, nonce: str | None = None
+    ) -> Submission | None:
+        take = Submission(self._draft(call), nonce)
         standing = None if nonce is not None else self._standing(take.draft)
         self.fal.answer = answer
         task = self.loop.create_task(process.produce(take))
@@ -678,7 +683,7 @@ class Histories(RuleBasedStateMachine):
             self._judge_answer(take, standing)
         return take
 
-    def _judge_answer(self, take: Take, standing: str | None, *, alone: bool = True) -> None:
+    def _judge_answer(self, take: Submission, standing: str | None, *, alone: bool = True) -> None:
         if take.error is not None:
             assert isinstance(take.error, OverBudget | LedgerUnavailable), take.error
             assert standing is None or not isinstance(take.error, OverBudget), "a repeated call was refused"
@@ -731,7 +736,7 @@ class Histories(RuleBasedStateMachine):
             if row["owner"] in self.living and row["state"] in {"preparing", "submitting"}
             if row["owner"] != process.name or process._part().submitter.under_way(row["id"])
         }
-        spooled_jobs = {job_id for left in spooled(self.folder / "owners") for job_id, _ in left.entries}
+        spooled_jobs = {job_id for left in journaled(self.folder / "owners") for job_id, _ in left.entries}
         self.run(_forgiving(process.recover_once()))
         for row in self.rows():
             if row["id"] in of_the_living and row["id"] not in spooled_jobs:
@@ -754,7 +759,7 @@ class Histories(RuleBasedStateMachine):
 
     def _spooled(self) -> set[str]:
         folder = self.folder / "owners"
-        return {accepted.request_id for left in spooled(folder) for _, accepted in left.entries}
+        return {accepted.request_id for left in journaled(folder) for _, accepted in left.entries}
 
 
 async def _forgiving(work: Coroutine[Any, Any, Any]) -> None:

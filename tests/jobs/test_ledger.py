@@ -28,7 +28,7 @@ from kling_mcp.jobs.job import (
     SettledByUser,
     Trouble,
 )
-from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Known, Limits, Upload
+from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, KnownRequest, Limits, Upload
 from kling_mcp.jobs.sqlite import SqliteLedger
 from tests.jobs.support import ACCOUNT, ENDPOINT, NOW_MS, WIDE, intent
 
@@ -135,7 +135,7 @@ def test_a_job_answers_for_its_call_until_fifteen_minutes_after_its_end(
     job = told(ledger, "kj_1", events)
     fingerprint = job.intent.fingerprint
 
-    standing = ledger.standing(fingerprint, NOW_MS + after_ms)
+    standing = ledger.find_duplicate(fingerprint, NOW_MS + after_ms)
     second = ledger.reserve(intent("kj_2", fingerprint=fingerprint), WIDE, "me", NOW_MS + after_ms)
 
     assert standing == (job if answers else None)
@@ -288,9 +288,9 @@ def test_requests_tell_their_times_only_where_fal_answered_the_submit(ledger: Le
     told(ledger, "kj_4", (*SENT, replace(RECEIPT, request_id="r4"), Finished({}, 1)))
 
     assert ledger.requests(ENDPOINT) == {
-        "r1": Known(NOW_MS, NOW_MS, None, ACCOUNT),
+        "r1": KnownRequest(NOW_MS, NOW_MS, None, ACCOUNT),
         "found again": None,
-        "r4": Known(NOW_MS, NOW_MS, NOW_MS, ACCOUNT),
+        "r4": KnownRequest(NOW_MS, NOW_MS, NOW_MS, ACCOUNT),
     }
     assert ledger.requests("another/endpoint") == {}
 
@@ -310,7 +310,7 @@ def test_a_clock_that_goes_back_does_not_take_the_ledger_along(ledger: Ledger) -
 
     assert (job.created_ms, job.day, ended.ended_ms) == (NOW_MS, TODAY, NOW_MS)
     assert ledger.spend(NOW_MS - 40 * DAY_MS)[0].day == TODAY
-    assert ledger.standing("fingerprint of kj_1", NOW_MS - DAY_MS) is not None
+    assert ledger.find_duplicate("fingerprint of kj_1", NOW_MS - DAY_MS) is not None
 
 
 # ---- several processes
@@ -485,7 +485,7 @@ def test_only_a_job_that_never_ran_and_cost_nothing_makes_room_for_the_same_call
     told(ledger, "kj_1", events)
     same = intent("kj_2", fingerprint=intent("kj_1").fingerprint)
 
-    assert (ledger.standing(same.fingerprint, NOW_MS) is not None) is stands
+    assert (ledger.find_duplicate(same.fingerprint, NOW_MS) is not None) is stands
     assert ledger.reserve(same, WIDE, "me", NOW_MS).fresh is not stands
 
 

@@ -1,4 +1,4 @@
-"""The last places: names that only the living hold, spools, and a desk whose ledger fails."""
+"""The last places: names that only the living hold, journals, and a store whose ledger fails."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 
 from kling_mcp.errors import FalUnreachable, LedgerUnavailable
 from kling_mcp.jobs.budget import dollars, micro_dollars
-from kling_mcp.jobs.desk import Desk
-from kling_mcp.jobs.follow import Follower
 from kling_mcp.jobs.job import Accepted, Fault, Finished, LostTrack, NotSent, Sending
-from kling_mcp.jobs.owners import LockedOwner
-from kling_mcp.jobs.reconcile import Reconciler
-from kling_mcp.jobs.spool import Spool, spooled
+from kling_mcp.jobs.journal import AcceptanceJournal, journaled
+from kling_mcp.jobs.poller import Poller
+from kling_mcp.jobs.process_lock import ProcessLock
+from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.sqlite import SqliteLedger
-from kling_mcp.jobs.submit import Submitter
-from kling_mcp.jobs.world import World
+from kling_mcp.jobs.store import JobStore
+from kling_mcp.jobs.submitter import Submitter
+from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Settings
 from tests.jobs.model import ModelFal
 from tests.jobs.support import NOW_MS, WIDE, intent
@@ -40,7 +40,7 @@ RECEIPT = Accepted("r-1", "https://q/s", "https://q/r", "https://q/c", 2)
 
 
 def test_a_name_is_held_by_the_living_and_by_nobody_else(tmp_path: Path) -> None:
-    me, other = LockedOwner(tmp_path, "me"), LockedOwner(tmp_path, "other")
+    me, other = ProcessLock(tmp_path, "me"), ProcessLock(tmp_path, "other")
 
     assert me.alive("me")
     assert me.alive("other")
@@ -55,10 +55,10 @@ def test_a_name_is_held_by_the_living_and_by_nobody_else(tmp_path: Path) -> None
 
 def test_a_process_that_was_killed_is_dead_and_its_file_is_removed(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib\nfrom kling_mcp.jobs.owners import LockedOwner\n"
-        f"owner = LockedOwner(pathlib.Path({str(tmp_path)!r}), 'victim')\nprint('up', flush=True)\nsys.stdin.read()"
+        "import sys, pathlib\nfrom kling_mcp.jobs.process_lock import ProcessLock\n"
+        f"owner = ProcessLock(pathlib.Path({str(tmp_path)!r}), 'victim')\nprint('up', flush=True)\nsys.stdin.read()"
     )
-    me = LockedOwner(tmp_path, "me")
+    me = ProcessLock(tmp_path, "me")
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"up\n"
@@ -72,7 +72,7 @@ def test_a_process_that_was_killed_is_dead_and_its_file_is_removed(tmp_path: Pat
 
 
 def test_an_owner_that_cannot_be_looked_at_is_not_taken_for_dead(tmp_path: Path) -> None:
-    me = LockedOwner(tmp_path, "me")
+    me = ProcessLock(tmp_path, "me")
     (tmp_path / "a-folder").mkdir()
 
     assert me.alive("a-folder")
@@ -81,18 +81,18 @@ def test_an_owner_that_cannot_be_looked_at_is_not_taken_for_dead(tmp_path: Path)
 
 def test_a_name_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
-    me = LockedOwner(tmp_path / "owners", "me")
+    me = ProcessLock(tmp_path / "owners", "me")
 
     assert not me.alive("../precious")
     assert (tmp_path / "precious").exists()
     me.close()
 
 
-# ---- spools
+# ---- journals
 
 
 def test_a_spool_keeps_what_it_is_given_and_goes_away_when_that_is_nothing(tmp_path: Path) -> None:
-    empty, used = Spool(tmp_path, "empty"), Spool(tmp_path, "used")
+    empty, used = AcceptanceJournal(tmp_path, "empty"), AcceptanceJournal(tmp_path, "used")
     size = (tmp_path / "used.spool").stat().st_size
 
     used.keep("kj_1", RECEIPT)
@@ -100,21 +100,21 @@ def test_a_spool_keeps_what_it_is_given_and_goes_away_when_that_is_nothing(tmp_p
     empty.close()
     used.close()
 
-    (left,) = spooled(tmp_path)
+    (left,) = journaled(tmp_path)
     assert (left.owner, left.path.name) == ("used", "used.spool")
     assert left.entries == (("kj_1", RECEIPT), ("kj_2", Accepted("r-2")))
     assert (tmp_path / "used.spool").stat().st_size == size, "its room was taken when it was made"
 
 
 def test_a_line_that_was_cut_does_not_hide_the_others(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, "cut")
-    spool.keep("kj_1", RECEIPT)
-    spool.close()
+    journal = AcceptanceJournal(tmp_path, "cut")
+    journal.keep("kj_1", RECEIPT)
+    journal.close()
     path = tmp_path / "cut.spool"
     whole = path.read_bytes().rstrip(b"\n")
     path.write_bytes(b'{"job_id": "kj_0"}\n' + whole[:40] + b"\n[]\n" + whole + b"\n" + whole[:60])
 
-    (left,) = spooled(tmp_path)
+    (left,) = journaled(tmp_path)
 
     assert left.entries == (("kj_1", RECEIPT),)
 
@@ -126,7 +126,7 @@ def test_a_spool_is_refused_where_there_is_only_room_for_a_part_of_it(tmp_path: 
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            Spool(tmp_path, "small")
+            AcceptanceJournal(tmp_path, "small")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -134,7 +134,7 @@ def test_a_spool_is_refused_where_there_is_only_room_for_a_part_of_it(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- a desk whose ledger fails
+# ---- a store whose ledger fails
 
 
 class Failing:
@@ -154,25 +154,25 @@ class Failing:
 
 
 class Room:
-    """A desk, its parts, and a model of fal."""
+    """A store, its parts, and a model of fal."""
 
     def __init__(self, folder: Path, fal: ModelFal | None = None) -> None:
         self.fal = fal or ModelFal()
         self.ledger = SqliteLedger(folder, lambda: "ledger-1")
         self.failing = Failing(self.ledger)
-        self.desk = Desk(folder, World(now_ms=lambda: self.fal.now_ms), lambda: cast("Any", self.failing))
+        self.store = JobStore(folder, Runtime(now_ms=lambda: self.fal.now_ms), lambda: cast("Any", self.failing))
         settings = Settings(folder, None, ())
-        self.follower = Follower(
-            self.desk, settings, lambda: cast("Any", self.fal), cast("Any", None), lambda: cast("Any", _Nobody())
+        self.poller = Poller(
+            self.store, settings, lambda: cast("Any", self.fal), cast("Any", None), lambda: cast("Any", _Nobody())
         )
-        self.submitter = Submitter(self.desk, settings, lambda: cast("Any", self.fal), self.follower.follow)
+        self.submitter = Submitter(self.store, settings, lambda: cast("Any", self.fal), self.poller.follow)
         self.reconciler = Reconciler(
-            self.desk, lambda: cast("Any", self.fal), self.follower,
+            self.store, lambda: cast("Any", self.fal), self.poller,
             under_way=self.submitter.under_way, can_ask=True,
         )  # fmt: skip
 
     async def reserved(self) -> Any:
-        owner = (await self.desk.owner()).mine
+        owner = (await self.store.owner()).mine
         return self.ledger.reserve(intent("kj_1"), WIDE, owner, self.fal.now_ms).job
 
 
@@ -185,7 +185,7 @@ class _Nobody:
 def room(tmp_path: Path) -> Generator[Room]:
     room = Room(tmp_path)
     yield room
-    room.desk.close()
+    room.store.close()
     room.ledger.close()
 
 
@@ -240,13 +240,13 @@ async def test_an_id_goes_to_the_spool_and_from_there_into_the_ledger(room: Room
 
     request_id = room.fal.requests[0].request_id
     assert room.ledger.get("kj_1").request_id is None
-    assert [entry[1].request_id for left in spooled(room.desk.folder / "owners") for entry in left.entries] == [
+    assert [entry[1].request_id for left in journaled(room.store.folder / "owners") for entry in left.entries] == [
         request_id
     ]
     room.failing.fails = {}
     await room.reconciler.recover()
     assert room.ledger.get("kj_1").request_id == request_id
-    assert room.follower._followed == {"kj_1"}
+    assert room.poller._followed == {"kj_1"}
 
 
 class _DiesOnceSeen:
@@ -267,13 +267,13 @@ class _DiesOnceSeen:
 
 @pytest.mark.anyio
 async def test_a_job_is_not_called_lost_while_its_id_is_in_a_spool_that_was_not_read(room: Room) -> None:
-    """Its process was alive when the spools were read, and dead when its jobs were looked at."""
-    room.desk._owner = _DiesOnceSeen((await room.desk.owner()).mine)
+    """Its process was alive when the journals were read, and dead when its jobs were looked at."""
+    room.store._owner = _DiesOnceSeen((await room.store.owner()).mine)
     room.ledger.reserve(intent("kj_1"), WIDE, "another", NOW_MS)
     room.ledger.apply("kj_1", Sending({"prompt": "x"}), NOW_MS)
-    spool = Spool(room.desk.folder / "owners", "another")
-    spool.keep("kj_1", RECEIPT)
-    spool.close()
+    journal = AcceptanceJournal(room.store.folder / "owners", "another")
+    journal.keep("kj_1", RECEIPT)
+    journal.close()
 
     await room.reconciler.recover()
 
@@ -284,13 +284,13 @@ def test_a_spool_is_read_only_once_its_owner_is_known_to_be_gone(tmp_path: Path)
     """What it keeps at the last moment is in what is read."""
 
     def gone(owner: str) -> bool:
-        spool.keep("kj_1", RECEIPT)
-        spool.close()
+        journal.keep("kj_1", RECEIPT)
+        journal.close()
         return True
 
-    spool = Spool(tmp_path, "another")
+    journal = AcceptanceJournal(tmp_path, "another")
 
-    (left,) = spooled(tmp_path, gone)
+    (left,) = journaled(tmp_path, gone)
 
     assert left.entries == (("kj_1", RECEIPT),)
 
@@ -302,14 +302,14 @@ def test_a_spool_that_another_process_brings_in_meanwhile_is_nothing_to_read(tmp
 
     (tmp_path / "another.spool").write_text("\n")
 
-    assert list(spooled(tmp_path, brought_in)) == []
+    assert list(journaled(tmp_path, brought_in)) == []
 
 
 @pytest.mark.anyio
 async def test_an_id_that_has_no_place_at_all_is_in_the_log(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     room.failing.fails = {Accepted: UNAVAILABLE}
 
-    assert await room.desk.keep_accepted("kj_1", RECEIPT) is None
+    assert await room.store.keep_accepted("kj_1", RECEIPT) is None
 
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert (record.message, record.__dict__["request_id"], record.__dict__["job_id"]) == (
@@ -324,7 +324,7 @@ async def test_an_id_that_no_job_can_take_is_kept_and_in_the_log(room: Room, cap
     await room.reserved()
     room.ledger.apply("kj_1", NotSent(Fault("cancelled", "It was cancelled.", "no")), room.fal.now_ms)
 
-    job = await room.desk.keep_accepted("kj_1", RECEIPT)
+    job = await room.store.keep_accepted("kj_1", RECEIPT)
 
     assert job is not None
     assert job.state == "not_submitted"
@@ -333,7 +333,7 @@ async def test_an_id_that_no_job_can_take_is_kept_and_in_the_log(room: Room, cap
 
 
 def test_a_desk_that_was_never_used_closes(tmp_path: Path) -> None:
-    Desk(tmp_path, World(), lambda: SqliteLedger(tmp_path, lambda: "x")).close()
+    JobStore(tmp_path, Runtime(), lambda: SqliteLedger(tmp_path, lambda: "x")).close()
 
     assert list(tmp_path.iterdir()) == []
 
@@ -341,7 +341,7 @@ def test_a_desk_that_was_never_used_closes(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_no_name_is_kept_where_there_is_no_room_for_the_spool(tmp_path: Path) -> None:
     """Each further call would leave another open file behind."""
-    desk = Desk(tmp_path, World(), lambda: SqliteLedger(tmp_path, lambda: "x"))
+    store = JobStore(tmp_path, Runtime(), lambda: SqliteLedger(tmp_path, lambda: "x"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     open_before = _open_files()
@@ -349,14 +349,14 @@ async def test_no_name_is_kept_where_there_is_no_room_for_the_spool(tmp_path: Pa
     try:
         for _ in range(5):
             with pytest.raises(LedgerUnavailable, match="no room for"):
-                await desk.owner()
+                await store.owner()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
 
     assert list((tmp_path / "owners").iterdir()) == []
     assert _open_files() <= open_before
-    desk.close()
+    store.close()
 
 
 def _open_files() -> int:
@@ -379,14 +379,14 @@ async def test_recovery_that_fails_is_tried_again(tmp_path: Path, caplog: pytest
     def opens() -> Any:
         raise failures.pop()
 
-    desk = Desk(tmp_path, World(sleep=sleep), opens)
-    reconciler = Reconciler(desk, room.reconciler._fal, room.follower, under_way=lambda _: False, can_ask=False)
+    store = JobStore(tmp_path, Runtime(sleep=sleep), opens)
+    reconciler = Reconciler(store, room.reconciler._fal, room.poller, under_way=lambda _: False, can_ask=False)
 
     with contextlib.suppress(Enough):
         await reconciler.run()
 
     assert [record.message for record in caplog.records] == ["recovery was put off", "recovery was put off"]
-    room.desk.close()
+    room.store.close()
     room.ledger.close()
 
 
@@ -416,7 +416,7 @@ async def test_a_request_is_found_in_a_history_that_is_too_long_to_prove_anythin
     await room.reconciler.look(intent().endpoint_id)
 
     assert room.ledger.get("kj_1").request_id == fal.requests[0].request_id
-    room.desk.close()
+    room.store.close()
     room.ledger.close()
 
 
@@ -438,7 +438,7 @@ async def test_a_server_that_closes_between_the_record_and_the_request_sends_not
 
     ended = room.ledger.get("kj_1")
     assert (ended.state, ended.cost_u, room.fal.posts) == ("not_submitted", 0, [])
-    room.desk.close()
+    room.store.close()
     room.ledger.close()
 
 
@@ -447,7 +447,7 @@ async def test_without_a_key_nothing_is_asked_of_the_history(room: Room) -> None
     await room.reserved()
     for event in (Sending({"prompt": "x"}), LostTrack("?")):
         room.ledger.apply("kj_1", event, NOW_MS)
-    silent = Reconciler(room.desk, cast("Any", None), room.follower, under_way=room.submitter.under_way, can_ask=False)
+    silent = Reconciler(room.store, cast("Any", None), room.poller, under_way=room.submitter.under_way, can_ask=False)
 
     await silent.recover()
 

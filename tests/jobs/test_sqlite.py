@@ -18,7 +18,7 @@ import pytest
 from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.jobs.job import Accepted, Fault, Finished, LostTrack, NotSent, Sending
 from kling_mcp.jobs.migrations import MIGRATIONS
-from kling_mcp.jobs.rows import seal_of
+from kling_mcp.jobs.row_codec import checksum_of
 from kling_mcp.jobs.sqlite import SqliteLedger
 from tests.jobs.support import NOW_MS, WIDE, intent
 
@@ -116,13 +116,13 @@ def test_a_changed_price_is_seen_when_it_is_read_and_the_others_stay_readable(tm
     other = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
     other.execute("UPDATE paper SET intent = replace(intent, '500000', '100000') WHERE seq = 2")
 
-    with pytest.raises(LedgerUnavailable, match="does not match its seal"):
+    with pytest.raises(LedgerUnavailable, match="does not match its checksum"):
         ledger.get("kj_1")
 
     assert "kj_1" not in {job.job_id for job in ledger.page(limit=99)}
     assert ledger.get("kj_2").job_id == "kj_2"
     assert not spends(ledger)
-    assert "seal" in (ledger.check() or "")
+    assert "checksum" in (ledger.check() or "")
     other.close()
     ledger.close()
 
@@ -170,7 +170,7 @@ def test_states_and_papers_that_cannot_be_are_damage(tmp_path: Path) -> None:
             other.execute(f"UPDATE {table} SET {change} WHERE seq = {seq}")
             columns = [row[1] for row in other.execute(f"PRAGMA table_info({table})") if row[1] not in {"pad", "seal"}]
             row = other.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE seq = {seq}").fetchone()
-            other.execute(f"UPDATE {table} SET seal = ? WHERE seq = {seq}", (seal_of(row),))
+            other.execute(f"UPDATE {table} SET seal = ? WHERE seq = {seq}", (checksum_of(row),))
             with pytest.raises(LedgerUnavailable, match=r"state that does not exist|cannot be read"):
                 ledger.get(f"kj_{seq - 1}")
         other.close()
@@ -282,7 +282,7 @@ def _add_a_column(db: sqlite3.Connection) -> None:
 
 
 def _need_a_newer_program(db: sqlite3.Connection) -> None:
-    db.execute("INSERT INTO meta VALUES ('min_writer', '2', ?)", (seal_of(("min_writer", "2")),))
+    db.execute("INSERT INTO meta VALUES ('min_writer', '2', ?)", (checksum_of(("min_writer", "2")),))
 
 
 def test_a_migration_is_made_once_after_a_copy_and_an_older_server_goes_on(tmp_path: Path) -> None:
@@ -306,10 +306,10 @@ def test_jobs_of_a_version_that_made_no_notes_are_read_and_an_older_version_read
     """A row that says more than a version knows is damage to it; a table that it does not know is not."""
     filled(tmp_path).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as db, db:
-        (papers,) = zip(*db.execute("SELECT intent FROM paper"), strict=True)
+        (payload,) = zip(*db.execute("SELECT intent FROM paper"), strict=True)
         db.execute("DELETE FROM note")
 
-    assert not any({"sound", "again"} & json.loads(paper).keys() for paper in papers)
+    assert not any({"sound", "again"} & json.loads(paper).keys() for paper in payload)
     with contextlib.closing(opened(tmp_path)) as ledger:
         assert ledger.check() is None
         assert ledger.get("kj_3").intent.sound is None

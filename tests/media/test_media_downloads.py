@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from kling_mcp.media import posix
-from kling_mcp.media.confined import AllowedFolder, FolderHandle
+from kling_mcp.media import fs_posix
+from kling_mcp.media.allowed_paths import AllowedFolder, FolderHandle
 from kling_mcp.media.downloads import DownloadError, Reason, Saved, save, video_name, write_sidecar
-from kling_mcp.media.parts import UnfinishedFile, disk_errors
+from kling_mcp.media.partial_file import UnfinishedFile, disk_errors
 
 from .loopback import Answer, Host, LoopbackFetch, a_video, killable_downloads, until
 
@@ -412,15 +412,15 @@ async def test_a_cancelled_download_keeps_what_came(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "publishers",
     [
-        (posix.by_link,),
-        (posix.by_exclusive_rename,),
-        (posix.by_reservation,),
-        (lambda *_: False, posix.by_exclusive_rename),
+        (fs_posix.by_link,),
+        (fs_posix.by_exclusive_rename,),
+        (fs_posix.by_reservation,),
+        (lambda *_: False, fs_posix.by_exclusive_rename),
     ],
     ids=["link", "rename", "reservation", "second choice"],
 )
 def test_every_way_of_naming_a_file_keeps_the_one_that_has_the_name(
-    tmp_path: Path, publishers: tuple[posix.Publisher, ...]
+    tmp_path: Path, publishers: tuple[fs_posix.Publisher, ...]
 ) -> None:
     (tmp_path / "video.mp4").write_bytes(b"mine")
     (tmp_path / "video (2).mp4").symlink_to(tmp_path / "nowhere")
@@ -438,15 +438,15 @@ def test_every_way_of_naming_a_file_keeps_the_one_that_has_the_name(
 
 def test_without_any_way_of_naming_a_file_nothing_gets_a_name(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with FolderHandle(tmp_path, (posix.by_link, posix.by_exclusive_rename)) as folder:
+    with FolderHandle(tmp_path, (fs_posix.by_link, fs_posix.by_exclusive_rename)) as folder:
         # A folder has no hard links and cannot be moved into itself: both ways say that they are none.
-        assert not posix.by_link(folder._folder, "folder", "other")
-        assert not posix.by_exclusive_rename(folder._folder, "folder", "folder/inside")
+        assert not fs_posix.by_link(folder._folder, "folder", "other")
+        assert not fs_posix.by_exclusive_rename(folder._folder, "folder", "folder/inside")
         with pytest.raises(FileNotFoundError):
-            posix.by_link(folder._folder, "missing", "other")
+            fs_posix.by_link(folder._folder, "missing", "other")
         with pytest.raises(FileNotFoundError):
-            posix.by_exclusive_rename(folder._folder, "missing", "other")
-    with FolderHandle(tmp_path, ()) as folder, pytest.raises(posix.NameTaken, match="can neither link nor rename"):
+            fs_posix.by_exclusive_rename(folder._folder, "missing", "other")
+    with FolderHandle(tmp_path, ()) as folder, pytest.raises(fs_posix.NameTaken, match="can neither link nor rename"):
         folder.publish("part", folder.create("part"), "video.mp4")
 
 
@@ -456,7 +456,7 @@ def test_a_file_put_in_the_parts_place_does_not_get_the_videos_name(tmp_path: Pa
         (tmp_path / "part").unlink()
         (tmp_path / "part").write_bytes(b"something else")
 
-        with pytest.raises(posix.NameTaken, match="another file was put in the place"):
+        with pytest.raises(fs_posix.NameTaken, match="another file was put in the place"):
             folder.publish("part", descriptor, "video.mp4")
 
     assert not (tmp_path / "video.mp4").exists()
@@ -466,7 +466,7 @@ def test_after_a_thousand_names_it_gives_up(tmp_path: Path) -> None:
     for name in ("v.mp4", *(f"v ({number}).mp4" for number in range(2, 1001))):
         (tmp_path / name).touch()
 
-    with FolderHandle(tmp_path) as folder, pytest.raises(posix.NameTaken, match="a thousand names"):
+    with FolderHandle(tmp_path) as folder, pytest.raises(fs_posix.NameTaken, match="a thousand names"):
         folder.publish("part", folder.create("part"), "v.mp4")
 
 

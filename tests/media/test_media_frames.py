@@ -239,7 +239,7 @@ def test_where_a_part_is_missing_the_text_says_how_to_install_it() -> None:
 
 def test_nothing_that_decodes_is_imported_before_it_is_used() -> None:
     code = (
-        "import sys; from kling_mcp.media import confined, pictures, addresses, downloads, frames;"
+        "import sys; from kling_mcp.media import allowed_paths, pictures, addresses, downloads, frames;"
         "assert not {'av', 'PIL', 'httpx', 'idna'} & set(sys.modules), set(sys.modules)"
     )
 

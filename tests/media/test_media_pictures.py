@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import pictures
-from kling_mcp.media.headers import Malformed, inspect
+from kling_mcp.media.image_probe import Malformed, inspect
 from kling_mcp.media.optional import INSTALL_HINT
 from kling_mcp.media.pictures import Picture, PictureLimits, kind_of, load, prepare
 

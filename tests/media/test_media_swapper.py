@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kling_mcp.errors import InputRefused
-from kling_mcp.media import confined
-from kling_mcp.media.confined import AllowedFolder, FolderHandle
-from kling_mcp.media.parts import DownloadError, UnfinishedFile
+from kling_mcp.media import allowed_paths
+from kling_mcp.media.allowed_paths import AllowedFolder, FolderHandle
+from kling_mcp.media.partial_file import DownloadError, UnfinishedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def test_a_link_swapped_in_never_changes_what_is_read(base: Path, outside: Path)
     ):
         for _ in range(TRIES):
             try:
-                data = confined.read(requested, [folder], max_bytes=100).data
+                data = allowed_paths.read(requested, [folder], max_bytes=100).data
             except InputRefused:
                 refused += 1
             else:

@@ -119,12 +119,12 @@ async def _region(call: Call) -> Answer:
 
 
 async def _tools_change(call: Call) -> Answer:
-    await call.app.news.publish(ToolsListChanged())
+    await call.app.notifier.publish(ToolsListChanged())
     return text("tool list changed")
 
 
 async def _prompts_change(call: Call) -> Answer:
-    await call.app.news.publish(PromptsListChanged())
+    await call.app.notifier.publish(PromptsListChanged())
     return text("prompt list changed")
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from mcp.client.extension import ClaimContext
 
-    from kling_mcp.jobs.world import World
+    from kling_mcp.runtime import Runtime
 
 OLDER, NEWER = "2025-11-25", "2026-07-28"
 ERAS = (OLDER, NEWER)
@@ -63,7 +63,7 @@ class House:
     simulator: Simulator
     environment: dict[str, str]
     transport: str
-    world: World | None = None
+    runtime: Runtime | None = None
     log: Path = field(default=Path(os.devnull))
 
     @asynccontextmanager
@@ -78,7 +78,7 @@ class House:
             async with Client(command, mode=mode, **options) as client:
                 yield client
             return
-        server = build(Settings.from_environment(self.environment), world=self.world)
+        server = build(Settings.from_environment(self.environment), runtime=self.runtime)
         if self.transport == "memory":
             async with Client(server, mode=mode, **options) as client:
                 yield client
@@ -94,7 +94,7 @@ class House:
 
 @asynccontextmanager
 async def house(
-    tmp_path: Path, transport: str = "memory", *, speed: float = 200, world: World | None = None, **environment: str
+    tmp_path: Path, transport: str = "memory", *, speed: float = 200, runtime: Runtime | None = None, **environment: str
 ) -> AsyncGenerator[House]:
     """A house for one test; *environment* is what the operator sets, by the names of the variables."""
     simulator = Simulator(speed=speed, renderer=sample_video)
@@ -109,7 +109,7 @@ async def house(
             **urls.environment(),
             **environment,
         }
-        yield House(simulator, whole, transport, world)
+        yield House(simulator, whole, transport, runtime)
 
 
 def data(result: t.CallToolResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import anyio
 import mcp_types as t
 import pytest
 
-from kling_mcp.jobs.world import World
+from kling_mcp.runtime import Runtime
 from tests.server.hosts import DEAR, ERAS, NEWER, OLDER, SHORT, code_of, data, everywhere, house, refused
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Clock:
     def __init__(self) -> None:
         self.now_ms = 1_795_255_200_000
 
-    def world(self) -> World:
-        return World(now_ms=lambda: self.now_ms)
+    def runtime(self) -> Runtime:
+        return Runtime(now_ms=lambda: self.now_ms)
 
 
 class Person:
@@ -86,7 +86,7 @@ async def test_a_person_who_does_not_agree_pays_nothing_whatever_ceiling_was_giv
     clock = Clock()
     person = Person(action, clock=clock, took_ms=1_000)
     async with (
-        house(tmp_path, transport, world=clock.world()) as place,
+        house(tmp_path, transport, runtime=clock.runtime()) as place,
         place.connect(era, elicitation_callback=person) as client,
     ):
         for more in ({}, {"max_cost_usd": PRICE}):
@@ -122,7 +122,7 @@ async def test_a_host_that_answers_before_a_person_can_read_is_one_without_forms
     clock = Clock()
     person = Person(action, clock=clock, took_ms=999)
     async with (
-        house(tmp_path, transport, world=clock.world()) as place,
+        house(tmp_path, transport, runtime=clock.runtime()) as place,
         place.connect(era, elicitation_callback=person) as client,
     ):
         asked = data(await client.call_tool("image_to_video", DEAR))
@@ -143,7 +143,7 @@ async def test_a_clock_that_is_set_back_makes_no_haste(era: str, tmp_path: Path)
     clock = Clock()
     person = Person("decline", clock=clock, took_ms=-60_000)
     async with (
-        house(tmp_path, world=clock.world()) as place,
+        house(tmp_path, runtime=clock.runtime()) as place,
         place.connect(era, elicitation_callback=person) as client,
     ):
         answer = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
@@ -260,7 +260,7 @@ async def test_a_host_that_never_answers_is_not_waited_for_forever(transport: st
         raise AssertionError
 
     async with (
-        house(tmp_path, transport, world=World(sleep=sleep)) as place,
+        house(tmp_path, transport, runtime=Runtime(sleep=sleep)) as place,
         place.connect(OLDER, elicitation_callback=silent) as client,
     ):
         with anyio.fail_after(10):
@@ -290,7 +290,7 @@ async def test_silence_is_no_agreement_to_a_ceiling_that_was_given_before_it(tmp
         raise AssertionError
 
     async with (
-        house(tmp_path, world=World(sleep=sleep)) as place,
+        house(tmp_path, runtime=Runtime(sleep=sleep)) as place,
         place.connect(OLDER, elicitation_callback=silent) as client,
     ):
         answer = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))

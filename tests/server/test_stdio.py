@@ -322,7 +322,7 @@ import os, sys, time
 from dataclasses import replace
 import anyio
 from kling_mcp import cli, logs
-from kling_mcp.jobs.world import World
+from kling_mcp.runtime import Runtime
 from kling_mcp.server import app
 from kling_mcp.settings import Settings
 
@@ -337,9 +337,9 @@ async def sleep(seconds):
     sys.stderr.write("stray text, on standard error" * 20)
     await anyio.sleep(seconds / SCALE)
 
-world = replace(World(), now_ms=now_ms, sleep=sleep)
+runtime = replace(Runtime(), now_ms=now_ms, sleep=sleep)
 build = app.build
-app.build = lambda settings: build(settings, world=world)
+app.build = lambda settings: build(settings, runtime=runtime)
 cli.run([])
 """
 SCALE = 300

@@ -31,8 +31,8 @@ from kling_mcp.simulator.serve import Certificate, running_in_thread
 from .calls import ENDPOINT
 
 if TYPE_CHECKING:
+    from kling_mcp.simulator.fault_middleware import Recorded
     from kling_mcp.simulator.faults import CallKind
-    from kling_mcp.simulator.front import Recorded
     from kling_mcp.simulator.serve import BaseUrls
 
 KEY = "id:secret"

@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
-from kling_mcp.jobs.world import World
+from kling_mcp.runtime import Runtime
 from kling_mcp.server.app import build
 from kling_mcp.settings import Secret, Settings
 from kling_mcp.simulator.app import Simulator
@@ -250,8 +250,8 @@ async def theatre(folder: Path, debugger: str, **settings: Any) -> AsyncGenerato
             "KLING_MCP_CONFIRM_ABOVE_USD": "5",
         }
         found = replace(Settings.from_environment(environment), fal_key=Secret("test:key"), **settings)
-        world = World(now_ms=lambda: int(clock.now() * 1000))
-        async with Client(build(found, world=world)) as client:
+        runtime = Runtime(now_ms=lambda: int(clock.now() * 1000))
+        async with Client(build(found, runtime=runtime)) as client:
             (part,) = (await client.read_resource(PAGE)).contents
             house = Theatre(client, simulator, clock, browser, image)
             house.media, house.html = urls.media, part.text

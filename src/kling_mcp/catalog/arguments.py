@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from kling_mcp.catalog import rules
 from kling_mcp.catalog.values import (
-    Findings,
+    ValidationReport,
     choice,
     is_given,
     nearest,
@@ -122,7 +122,7 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
         InvalidArguments: everything that fal.ai would not take, or that is not among the tool's arguments.
 
     """
-    findings = Findings(estimating=tool == "estimate_cost")
+    findings = ValidationReport(estimating=tool == "estimate_cost")
     if findings.estimating:
         tool = _estimated(arguments, findings)
     endpoint, certain = _chosen(catalog, tool, arguments, findings)
@@ -182,7 +182,7 @@ def _by_value(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _estimated(arguments: Mapping[str, object], findings: Findings) -> Tool:
+def _estimated(arguments: Mapping[str, object], findings: ValidationReport) -> Tool:
     """The tool that a price is asked for; where none is named, the arguments say which."""
     if is_given(arguments.get("tool")):
         with findings.noting():
@@ -190,7 +190,9 @@ def _estimated(arguments: Mapping[str, object], findings: Findings) -> Tool:
     return "estimate_cost"
 
 
-def _chosen(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], findings: Findings) -> tuple[Endpoint, bool]:
+def _chosen(
+    catalog: Catalog, tool: Tool, arguments: Mapping[str, object], findings: ValidationReport
+) -> tuple[Endpoint, bool]:
     """The endpoint of a call, and whether it is certain; else the default stands in, to find what else is wrong."""
     model = arguments.get("model")
     endpoint = catalog.default
@@ -233,7 +235,7 @@ def _note_names(
     tool: Tool,
     job_tool: Tool,
     arguments: Mapping[str, object],
-    findings: Findings,
+    findings: ValidationReport,
     *,
     certain: bool,
 ) -> None:
@@ -275,7 +277,7 @@ def _left_out(endpoint: Endpoint, takers: Sequence[Argument], name: str, value: 
 
 def _read(argument: Argument, value: object) -> object:
     """What *argument* takes from *value*; None where it does not take it."""
-    findings = Findings(estimating=False)
+    findings = ValidationReport(estimating=False)
     found = None
     with findings.noting():
         found = read(argument, opened(argument, value, argument.name), argument.name, findings)
@@ -349,7 +351,7 @@ def _names(endpoint: Endpoint, tool: Tool) -> tuple[str, ...]:
 
 
 def _given(
-    catalog: Catalog, endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object], findings: Findings
+    catalog: Catalog, endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object], findings: ValidationReport
 ) -> dict[str, object]:
     given: dict[str, object] = {}
     for name, argument in endpoint.arguments.items():
@@ -398,7 +400,11 @@ def _job_tool(endpoint: Endpoint, tool: Tool, given: Mapping[str, object]) -> To
 
 
 def _require(
-    endpoint: Endpoint, tool: Tool, arguments: Mapping[str, object], given: Mapping[str, object], findings: Findings
+    endpoint: Endpoint,
+    tool: Tool,
+    arguments: Mapping[str, object],
+    given: Mapping[str, object],
+    findings: ValidationReport,
 ) -> None:
     required = (argument for argument in endpoint.arguments.values() if argument.required and tool in argument.tools)
     missing = [argument for argument in required if argument.name not in {*given, *findings.faulty}]
@@ -418,7 +424,7 @@ def _require(
         )
 
 
-def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object], findings: Findings) -> int:
+def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object], findings: ValidationReport) -> int:
     """The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*."""
     length = cast("Argument", endpoint.argument_of("length"))
     shots = endpoint.argument_of("shot")
@@ -530,7 +536,7 @@ def _shots(endpoint: Endpoint, given: Mapping[str, object]) -> tuple[Shot, ...]:
     return tuple(Shot(cast("str", shot.get(prompt, "")), cast("int", shot[length])) for shot in members)
 
 
-def _own(arguments: Mapping[str, object], findings: Findings) -> tuple[int, Decimal | None, int | None]:
+def _own(arguments: Mapping[str, object], findings: ValidationReport) -> tuple[int, Decimal | None, int | None]:
     """The arguments that no endpoint sees: take, max_cost_usd and wait_seconds."""
     take, max_cost_usd, wait_seconds = 1, None, None
     with findings.noting():
@@ -572,7 +578,7 @@ def _max_cost_usd(arguments: Mapping[str, object]) -> Decimal | None:
     return amount
 
 
-def _guard(endpoint: Endpoint, body: Mapping[str, object], findings: Findings) -> None:
+def _guard(endpoint: Endpoint, body: Mapping[str, object], findings: ValidationReport) -> None:
     """The last word has the endpoint's own schema, whatever it asks that no kind or rule has checked."""
     faults = [
         _translated(endpoint, error)

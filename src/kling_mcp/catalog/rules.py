@@ -24,14 +24,14 @@ from kling_mcp.errors import ArgumentFault
 
 if TYPE_CHECKING:
     from kling_mcp.catalog.endpoint import Catalog, Endpoint, Rule, RuleKind
-    from kling_mcp.catalog.values import Findings
+    from kling_mcp.catalog.values import ValidationReport
 
 __all__ = ["check"]
 
 Given: TypeAlias = Mapping[str, object]
 
 
-def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: Findings) -> None:
+def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: ValidationReport) -> None:
     """
     Hold *given*, the values of a call, against the rules of *endpoint*; what is broken goes to *findings*.
 
@@ -50,7 +50,7 @@ class _Case:
     catalog: Catalog
     endpoint: Endpoint
     given: Given
-    findings: Findings
+    findings: ValidationReport
 
     def select(self, selector: str) -> list[tuple[str, object]]:
         """The values that *selector* names, each with its path."""

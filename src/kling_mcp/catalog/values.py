@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.endpoint import Argument, ArgumentKind
 
 __all__ = [
-    "Findings",
+    "ValidationReport",
     "choice",
     "is_given",
     "nearest",
@@ -85,7 +85,7 @@ def _also_called() -> dict[str, list[str]]:
 
 
 @dataclass(slots=True)
-class Findings:
+class ValidationReport:
     """
     What turned up while a call was read.
 
@@ -188,7 +188,7 @@ def _unpacked(value: str) -> object:
     return held
 
 
-def read(argument: Argument, value: object, path: str, findings: Findings) -> object:
+def read(argument: Argument, value: object, path: str, findings: ValidationReport) -> object:
     """
     What *argument* takes from *value*: a text, number, truth, length in whole seconds, object, or list of these.
 
@@ -350,7 +350,7 @@ def _spelt(name: str) -> str:
 # ---- kinds
 
 
-def _one(argument: Argument, value: object, path: str, findings: Findings) -> object:
+def _one(argument: Argument, value: object, path: str, findings: ValidationReport) -> object:
     match argument.kind:
         case "length":
             return _length(argument, value, path)
@@ -453,7 +453,7 @@ def _number_in(value: object) -> int | float | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 
-def _object(argument: Argument, value: object, path: str, findings: Findings) -> dict[str, object]:
+def _object(argument: Argument, value: object, path: str, findings: ValidationReport) -> dict[str, object]:
     names = ", ".join(argument.items)
     if isinstance(value, str):
         with contextlib.suppress(ValueError, RecursionError):

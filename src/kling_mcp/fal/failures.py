@@ -20,17 +20,17 @@ from string import Formatter
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, NoApiKey, RateLimited
-from kling_mcp.fal import meanings, tolerant_json
+from kling_mcp.fal import error_catalog, tolerant_json
 from kling_mcp.fal.findings import AROUND, object_with
+from kling_mcp.fal.sanitize import upstream_detail
 from kling_mcp.fal.tolerant_json import NotJson, items, members, text
-from kling_mcp.fal.words import upstream_detail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kling_mcp.errors import Billed
-    from kling_mcp.fal.http import Answer
-    from kling_mcp.fal.meanings import Code, Meaning
+    from kling_mcp.fal.error_catalog import Code, Meaning
+    from kling_mcp.fal.http import Response
 
 __all__ = [
     "Failure",
@@ -86,24 +86,24 @@ class Intercepted(FalUnreachable):
     """Something between this machine and fal.ai answered in its place."""
 
 
-def explain(answer: Answer, stage: Stage, *, keyed: bool = True) -> Failure:
+def explain(answer: Response, stage: Stage, *, authenticated: bool = True) -> Failure:
     """
     What an answer that is not a success means.
 
     Args:
         answer: The answer, of any shape.
         stage: What was being done, which decides whether money may have moved.
-        keyed: Whether a key was sent along.
+        authenticated: Whether a key was sent along.
     """
     if is_foreign(answer):
-        return _failure(meanings.intercepted(answer.status), _Complaint(), _billed(0, stage))
+        return _failure(error_catalog.intercepted(answer.status), _Complaint(), _billed(0, stage))
     complaint = _Complaint.of_answer(answer)
     ended = stage == "result" and is_verdict(answer, refusal=True)
     meaning = (
-        (meanings.of_type(complaint.type) if ended else None)
-        or meanings.of_account(answer.status, complaint.type, complaint.text, keyed=keyed)
-        or (None if answer.status in _ABOUT_THE_CALL else meanings.of_type(complaint.type))
-        or meanings.of_status(answer.status, about_a_request=stage in {"status", "result", "cancel"})
+        (error_catalog.of_type(complaint.type) if ended else None)
+        or error_catalog.of_account(answer.status, complaint.type, complaint.text, authenticated=authenticated)
+        or (None if answer.status in _ABOUT_THE_CALL else error_catalog.of_type(complaint.type))
+        or error_catalog.of_status(answer.status, about_a_request=stage in {"status", "result", "cancel"})
     )
     return _failure(meaning, complaint, _billed(answer.status, stage))
 
@@ -118,11 +118,11 @@ def explain_inside(body: Mapping[str, object]) -> Failure | None:
     if not any(object_with(name, body).get(name) for name in ("error_type", "message", *_ERROR_NAMES)):
         return None
     complaint = _Complaint.of_document(body)
-    meaning = meanings.of_type(complaint.type) or meanings.UNKNOWN_FAILURE
+    meaning = error_catalog.of_type(complaint.type) or error_catalog.UNKNOWN_FAILURE
     return _failure(meaning, complaint, meaning.billed_at_the_end)
 
 
-def is_foreign(answer: Answer) -> bool:
+def is_foreign(answer: Response) -> bool:
     """
     Whether something between here and fal wrote *answer*: a login page, a firewall, a proxy.
 
@@ -138,7 +138,7 @@ def is_foreign(answer: Answer) -> bool:
     return page or words or "html" in answer.headers.get("content-type", "")
 
 
-def is_verdict(answer: Answer, *, refusal: bool = False) -> bool:
+def is_verdict(answer: Response, *, refusal: bool = False) -> bool:
     """
     Whether an error answer to a result request is the last word about the job.
 
@@ -154,11 +154,11 @@ def is_verdict(answer: Answer, *, refusal: bool = False) -> bool:
     return not is_foreign(answer)
 
 
-def _is_json(answer: Answer) -> bool:
+def _is_json(answer: Response) -> bool:
     return isinstance(_json(answer), (dict, list, str))
 
 
-def _json(answer: Answer) -> object:
+def _json(answer: Response) -> object:
     try:
         return answer.json()
     except NotJson:
@@ -183,7 +183,7 @@ class _Complaint:
     numbers: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @classmethod
-    def of_answer(cls, answer: Answer) -> _Complaint:
+    def of_answer(cls, answer: Response) -> _Complaint:
         named = answer.headers.get("x-fal-error-type", "")
         if not named and answer.headers.get("x-fal-request-timeout-type") == "user":
             named = "request_timeout"

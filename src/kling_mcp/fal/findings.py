@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from kling_mcp.fal.addresses import Address
+from kling_mcp.fal.sanitize import clean
 from kling_mcp.fal.tolerant_json import items, members, text
-from kling_mcp.fal.words import clean
+from kling_mcp.fal.urls import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,7 +5,7 @@ The one module that knows httpx, which is imported on first use. httpx bounds
 each read and not the whole call, decompresses without a limit and follows the
 environment; here each exchange has a deadline and a byte cap, also for what is
 unpacked, no redirect is followed with the key, no cookie is kept, and what goes
-wrong leaves as `Interrupted`, which says whether the request may have arrived.
+wrong leaves as `TransportError`, which says whether the request may have arrived.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import anyio
 from kling_mcp import __version__
 from kling_mcp.errors import FalUnreachable, InputRefused
 from kling_mcp.fal import tolerant_json
-from kling_mcp.fal.addresses import LOOPBACK, Address
+from kling_mcp.fal.urls import LOOPBACK, Address
 
 if TYPE_CHECKING:
     import ssl
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JSON_BYTES",
-    "Answer",
     "Deadline",
     "Deadlines",
     "FalHttp",
     "Fetched",
-    "Interrupted",
     "MediaClient",
     "Pool",
+    "Response",
     "TooLarge",
+    "TransportError",
 ]
 
 JSON_BYTES: Final = 1024 * 1024
@@ -96,7 +96,7 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer: status, lower-case headers, and the bytes of the body."""
 
     status: int
@@ -113,7 +113,7 @@ class Answer:
         return tolerant_json.parse(self.body, exact=exact)
 
 
-class Interrupted(Exception):
+class TransportError(Exception):
     """
     No whole answer came.
 
@@ -130,7 +130,7 @@ class Interrupted(Exception):
         self.passing = passing
 
 
-class TooLarge(Interrupted):
+class TooLarge(TransportError):
     """An answer came, and more of it than is read."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -188,7 +188,7 @@ class FalHttp:
         for client in clients:
             await client.aclose()
 
-    async def exchange(
+    async def request(
         self,
         method: str,
         url: str,
@@ -197,18 +197,18 @@ class FalHttp:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         pool: Pool = "api",
-        keyed: bool = True,
+        authenticated: bool = True,
         max_bytes: int = JSON_BYTES,
-    ) -> Answer:
+    ) -> Response:
         """
         Send one request, once, and read the whole answer, of *max_bytes* at the most.
 
         Cancelling it closes the connection; the request may have arrived by then.
 
         Raises:
-            Interrupted: No whole answer came.
+            TransportError: No whole answer came.
         """
-        sent_headers = {**(headers or {}), **(self._authorization(url) if keyed else {})}
+        sent_headers = {**(headers or {}), **(self._authorization(url) if authenticated else {})}
         client = self._client(pool)
         way = _Way(url, deadline)
         try:
@@ -223,8 +223,8 @@ class FalHttp:
                 ) as response:
                     packed = b"".join([chunk async for chunk in _capped(response, max_bytes)])
                     body = _unpacked(packed, response.headers.get("content-encoding", ""), max_bytes)
-                    return Answer(response.status_code, self._masked_headers(response), self._masked(body))
-        except Interrupted:
+                    return Response(response.status_code, self._masked_headers(response), self._masked(body))
+        except TransportError:
             raise
         except Exception as error:
             raise way.told(error) from None
@@ -233,7 +233,7 @@ class FalHttp:
         raise way.out_of_time()
 
     @asynccontextmanager
-    async def listen(self, url: str, *, deadline: Deadline) -> AsyncGenerator[tuple[Answer, AsyncIterator[bytes]]]:
+    async def listen(self, url: str, *, deadline: Deadline) -> AsyncGenerator[tuple[Response, AsyncIterator[bytes]]]:
         """
         Open an answer that comes line by line: its head, and the lines as they come.
 
@@ -241,7 +241,7 @@ class FalHttp:
         listens decides for how long.
 
         Raises:
-            Interrupted: There is no answer, or it broke.
+            TransportError: There is no answer, or it broke.
         """
         headers = {"Accept": "text/event-stream", **self._authorization(url)}
         client = self._client("stream")
@@ -250,11 +250,11 @@ class FalHttp:
                 opening = client.stream("GET", url, headers=headers, timeout=_timeout(deadline))
                 response = await stack.enter_async_context(opening)
                 _refuse_encoded(response)
-            except Interrupted:
+            except TransportError:
                 raise
             except Exception as error:
                 raise _Way(url, deadline).told(error) from None
-            yield Answer(response.status_code, self._masked_headers(response), b""), self._lines(response)
+            yield Response(response.status_code, self._masked_headers(response), b""), self._lines(response)
 
     async def _lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
         unfinished = b""
@@ -263,7 +263,7 @@ class FalHttp:
             for line in lines:
                 yield self._masked(line.rstrip(b"\r"))
 
-    async def exchange_patiently(
+    async def request_with_retries(
         self,
         method: str,
         url: str,
@@ -272,11 +272,11 @@ class FalHttp:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         pool: Pool = "api",
-        keyed: bool = True,
+        authenticated: bool = True,
         max_bytes: int = JSON_BYTES,
         tries: int = 3,
         slow_down: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """
         The same for a call that may be made twice: repeated after a transport error or a 5xx answer.
 
@@ -285,23 +285,23 @@ class FalHttp:
             slow_down: Repeat it after a 429 answer too.
 
         Raises:
-            Interrupted: No whole answer came to the last try.
+            TransportError: No whole answer came to the last try.
         """
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = await self.exchange(
+                answer = await self.request(
                     method,
                     url,
                     deadline=deadline,
                     headers=headers,
                     content=content,
                     pool=pool,
-                    keyed=keyed,
+                    authenticated=authenticated,
                     max_bytes=max_bytes,
                 )
-            except Interrupted as interrupted:
+            except TransportError as interrupted:
                 if attempt >= tries or not interrupted.passing:
                     raise
                 answer = None
@@ -311,7 +311,7 @@ class FalHttp:
                     return answer
             await self.sleep(self.pause_seconds(attempt, answer))
 
-    def pause_seconds(self, attempt: int, answer: Answer | None = None) -> float:
+    def pause_seconds(self, attempt: int, answer: Response | None = None) -> float:
         """
         How long to wait after the *attempt*-th failure: doubling, with full jitter, at most a minute.
 
@@ -320,7 +320,7 @@ class FalHttp:
         pause = self._chance() * min(_LONGEST_PAUSE_SECONDS, 2.0**attempt)
         return max(pause, min(self.asked_seconds(answer) or 0.0, _RETRY_AFTER_CAP_SECONDS))
 
-    def asked_seconds(self, answer: Answer | None) -> float | None:
+    def asked_seconds(self, answer: Response | None) -> float | None:
         """What the answer's Retry-After asks for in seconds (RFC 9110 §10.2.3: a number or a date), if it has one."""
         value = answer.headers.get("retry-after", "").strip() if answer else ""
         if value.isascii() and value.isdigit():
@@ -462,7 +462,7 @@ class MediaClient:
                 stack.push_async_callback(response.aclose)
                 if response.status_code != 200 or _encoding(response) not in _STREAMED:
                     _refuse_encoded(response)
-            except Interrupted as interrupted:
+            except TransportError as interrupted:
                 raise _download_failed(interrupted.reason) from None
             except Exception as error:
                 raise _download_failed(_Way(url, self._deadline).told(error).reason) from None
@@ -498,7 +498,7 @@ class Fetched:
         try:
             async for chunk in self._pieces:
                 yield chunk
-        except Interrupted as interrupted:
+        except TransportError as interrupted:
             raise _download_failed(interrupted.reason) from None
 
 
@@ -507,12 +507,12 @@ def _opened(limits: httpx.Limits) -> httpx.AsyncClient:
     A client of this machine's proxies and certificates.
 
     Raises:
-        Interrupted: They cannot be used, so nothing was sent; the next call looks again.
+        TransportError: They cannot be used, so nothing was sent; the next call looks again.
     """
     try:
         return _open_client(limits)
     except Exception:
-        raise Interrupted(_wrong_setting(), may_have_arrived=False, passing=False) from None
+        raise TransportError(_wrong_setting(), may_have_arrived=False, passing=False) from None
 
 
 def _wrong_setting() -> str:
@@ -589,7 +589,7 @@ def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
         if kind not in _WINDOW_BITS or (kind != "deflate" and not body.startswith(b"\x1f\x8b")):
             if kind in {*_WINDOW_BITS, "identity"}:
                 continue
-            raise Interrupted("the answer is compressed although that was declined", may_have_arrived=True)
+            raise TransportError("the answer is compressed although that was declined", may_have_arrived=True)
         for window_bits in _WINDOW_BITS[kind]:
             try:
                 unpacked = zlib.decompressobj(window_bits).decompress(body, max_bytes + 1)
@@ -627,14 +627,14 @@ async def _inflated(pieces: AsyncIterator[bytes], max_bytes: int) -> AsyncIterat
             try:
                 piece = unpack.decompress(packed, _PIECE_BYTES)
             except zlib.error:
-                raise Interrupted("the answer cannot be unpacked", may_have_arrived=True) from None
+                raise TransportError("the answer cannot be unpacked", may_have_arrived=True) from None
             packed = unpack.unconsumed_tail
             received += len(piece)
             if received > max_bytes:
                 raise TooLarge(max_bytes)
             yield piece
     if unpack is not None and not unpack.eof:
-        raise Interrupted("the answer broke off", may_have_arrived=True)
+        raise TransportError("the answer broke off", may_have_arrived=True)
 
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -668,11 +668,11 @@ def _encoding(response: httpx.Response) -> str:
 
 def _refuse_encoded(response: httpx.Response) -> None:
     if _encoding(response) not in {"", "identity"}:
-        raise Interrupted("the answer is compressed although that was declined", may_have_arrived=True)
+        raise TransportError("the answer is compressed although that was declined", may_have_arrived=True)
 
 
 async def _capped(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body of *response* as it comes, up to *max_bytes*; only `Interrupted` is raised."""
+    """The body of *response* as it comes, up to *max_bytes*; only `TransportError` is raised."""
     received = 0
     try:
         async for chunk in response.aiter_raw():
@@ -680,10 +680,10 @@ async def _capped(response: httpx.Response, max_bytes: int) -> AsyncIterator[byt
             if received > max_bytes:
                 raise TooLarge(max_bytes)
             yield chunk
-    except Interrupted:
+    except TransportError:
         raise
     except Exception as error:
-        raise Interrupted(_broken(error), may_have_arrived=True) from None
+        raise TransportError(_broken(error), may_have_arrived=True) from None
 
 
 class _Way:
@@ -732,25 +732,25 @@ class _Way:
             with anyio.CancelScope(shield=True):
                 await self._greeted.aclose()
 
-    def told(self, error: Exception) -> Interrupted:
+    def told(self, error: Exception) -> TransportError:
         """What *error* says about the request."""
         import httpx
 
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
-            return Interrupted("the request could not be written", may_have_arrived=False, passing=False)
+            return TransportError("the request could not be written", may_have_arrived=False, passing=False)
         if isinstance(error, httpx.PoolTimeout):
-            return Interrupted("too many calls were open already", may_have_arrived=False)
+            return TransportError("too many calls were open already", may_have_arrived=False)
         never = isinstance(error, (httpx.ConnectTimeout, httpx.ConnectError, httpx.ProxyError))
         if never or (self._begun and not self._left):
-            return Interrupted(self._unconnected(error), may_have_arrived=False)
-        return Interrupted(_broken(error), may_have_arrived=True)
+            return TransportError(self._unconnected(error), may_have_arrived=False)
+        return TransportError(_broken(error), may_have_arrived=True)
 
-    def out_of_time(self) -> Interrupted:
+    def out_of_time(self) -> TransportError:
         """What it means that the time was over."""
         if self._begun and not self._left:
-            return Interrupted(self._unconnected(TimeoutError()), may_have_arrived=False)
+            return TransportError(self._unconnected(TimeoutError()), may_have_arrived=False)
         msg = f"the call took longer than {self._deadline.total_seconds:g} seconds"
-        return Interrupted(msg, may_have_arrived=True)
+        return TransportError(msg, may_have_arrived=True)
 
     def _unconnected(self, error: Exception) -> str:
         import ssl

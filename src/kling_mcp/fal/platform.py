@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 
 from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.failures import error_for, explain
-from kling_mcp.fal.http import Interrupted
+from kling_mcp.fal.http import TransportError
+from kling_mcp.fal.sanitize import clean
 from kling_mcp.fal.tolerant_json import NotJson, items, members, text
-from kling_mcp.fal.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -201,13 +201,13 @@ class FalPlatform:
     async def _get(self, path: str, question: Mapping[str, str], tries: int) -> Mapping[str, object]:
         url = f"{self._http.hosts.api}{path}?{urlencode(question)}"
         try:
-            answer = await self._http.exchange_patiently(
+            answer = await self._http.request_with_retries(
                 "GET", url, deadline=self._http.deadlines.lookup, slow_down=True, tries=tries
             )
-        except Interrupted as interrupted:
+        except TransportError as interrupted:
             raise _unreachable(interrupted.reason) from None
         if 400 <= answer.status < 500:
-            raise error_for(explain(answer, "free", keyed=self._http.has_key))
+            raise error_for(explain(answer, "free", authenticated=self._http.has_key))
         try:
             if answer.status == 200:
                 return members(answer.json(exact=path == "/models/pricing"))

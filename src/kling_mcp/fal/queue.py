@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from kling_mcp.errors import FalUnreachable, KlingError
-from kling_mcp.fal.addresses import Address
+from kling_mcp.fal.error_catalog import UNKNOWN_FAILURE
 from kling_mcp.fal.failures import (
     Failure,
     error_for,
@@ -32,10 +32,10 @@ from kling_mcp.fal.failures import (
     is_verdict,
 )
 from kling_mcp.fal.findings import Video, count, object_with, standard_result, video_of_body, word
-from kling_mcp.fal.http import JSON_BYTES, Answer, Interrupted, TooLarge
-from kling_mcp.fal.meanings import UNKNOWN_FAILURE
+from kling_mcp.fal.http import JSON_BYTES, Response, TooLarge, TransportError
+from kling_mcp.fal.sanitize import clean
 from kling_mcp.fal.tolerant_json import NotJson, items, members, text
-from kling_mcp.fal.words import clean
+from kling_mcp.fal.urls import Address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -228,7 +228,7 @@ class FalQueue:
         unsent = limited = 0
         while True:
             try:
-                answer = await self._http.exchange(
+                answer = await self._http.request(
                     "POST",
                     f"{self._http.hosts.queue}/{endpoint_id}",
                     deadline=self._http.deadlines.submit,
@@ -237,7 +237,7 @@ class FalQueue:
                     pool="submit",
                     max_bytes=_SUBMIT_BYTES,
                 )
-            except Interrupted as interrupted:
+            except TransportError as interrupted:
                 if interrupted.may_have_arrived:
                     return Unknown(interrupted.reason)
                 unsent += 1
@@ -292,8 +292,8 @@ class FalQueue:
                 if head.status != 200 or not head.headers.get("content-type", "").startswith("text/event-stream"):
                     raise _unreachable("it has no stream for this request")
                 async for data in _events(lines):
-                    yield _standing(object_with("status", _value(Answer(head.status, head.headers, data))))
-        except Interrupted as interrupted:
+                    yield _standing(object_with("status", _value(Response(head.status, head.headers, data))))
+        except TransportError as interrupted:
             raise _unreachable(interrupted.reason) from None
 
     async def result(self, endpoint_id: str, receipt: Receipt) -> ResultOutcome:
@@ -308,7 +308,7 @@ class FalQueue:
         deadline = self._http.deadlines.result
         return self._ended(await self._ask("GET", endpoint_id, receipt, "response", deadline, max_bytes=_RESULT_BYTES))
 
-    def _ended(self, answer: Answer) -> ResultOutcome:
+    def _ended(self, answer: Response) -> ResultOutcome:
         if _says_not_ready(answer):
             return NotReady()
         if 200 <= answer.status < 300:
@@ -351,7 +351,7 @@ class FalQueue:
         deadline: Deadline,
         query: str = "",
         max_bytes: int = JSON_BYTES,
-    ) -> Answer:
+    ) -> Response:
         """One question about a request, at fal's own URL where that is in order and useful, else at ours."""
         if not _ENDPOINT_ID.fullmatch(endpoint_id) or not _REQUEST_ID.fullmatch(receipt.request_id):
             raise _unreachable("the id of the request is not one")
@@ -359,20 +359,20 @@ class FalQueue:
         returned = {"status": receipt.status_url, "response": receipt.response_url, "cancel": receipt.cancel_url}[what]
         url = self._url(returned, endpoint_id, receipt.request_id, what)
         try:
-            answer = await self._http.exchange_patiently(method, url + query, deadline=deadline, max_bytes=max_bytes)
+            answer = await self._http.request_with_retries(method, url + query, deadline=deadline, max_bytes=max_bytes)
             if url != short and _is_dead_end(answer):
-                answer = await self._http.exchange_patiently(
+                answer = await self._http.request_with_retries(
                     method, short + query, deadline=deadline, max_bytes=max_bytes
                 )
         except TooLarge as large:
             raise _LogsTooLarge(*_unreachable_words(large.reason), billed="maybe") from None
-        except Interrupted as interrupted:
+        except TransportError as interrupted:
             raise _unreachable(interrupted.reason) from None
         return answer
 
-    def _submitted(self, answer: Answer, endpoint_id: str) -> SubmitOutcome:
+    def _submitted(self, answer: Response, endpoint_id: str) -> SubmitOutcome:
         if answer.status in _REJECTED_AT_THE_DOOR:
-            return Rejected(explain(answer, "submit", keyed=self._http.has_key))
+            return Rejected(explain(answer, "submit", authenticated=self._http.has_key))
         if is_foreign(answer):
             return Unknown(f"something between this machine and fal.ai answered, with HTTP status {answer.status}")
         if not 200 <= answer.status < 300:
@@ -393,7 +393,7 @@ class FalQueue:
             )
         )
 
-    def _read(self, answer: Answer, stage: Stage) -> object:
+    def _read(self, answer: Response, stage: Stage) -> object:
         """What the body of a good answer says."""
         value = _value(answer)
         if not value:
@@ -406,9 +406,9 @@ class FalQueue:
             base, endpoint_id, request_id, what
         )
 
-    def _refusal(self, answer: Answer, stage: Stage) -> Exception:
+    def _refusal(self, answer: Response, stage: Stage) -> Exception:
         if answer.status in _REFUSALS or is_foreign(answer):
-            return error_for(explain(answer, stage, keyed=self._http.has_key))
+            return error_for(explain(answer, stage, authenticated=self._http.has_key))
         if answer.status == 500:
             return _InternalError(*_unreachable_words("it answered with HTTP status 500"), billed="maybe")
         return _unreachable(f"it answered with HTTP status {answer.status}")
@@ -498,12 +498,12 @@ async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             data.clear()
 
 
-def _is_dead_end(answer: Answer) -> bool:
+def _is_dead_end(answer: Response) -> bool:
     """Whether fal answered as it does to the full-path form of its URLs."""
     return answer.status in {404, 405} or (200 <= answer.status < 300 and not answer.body.strip())
 
 
-def _says_not_ready(answer: Answer) -> bool:
+def _says_not_ready(answer: Response) -> bool:
     """An early question is answered with 202, with a status, or (seen once, undocumented) with a 400 in words."""
     if answer.status == 202:
         return True
@@ -515,7 +515,7 @@ def _says_not_ready(answer: Answer) -> bool:
     )
 
 
-def _value(answer: Answer) -> object:
+def _value(answer: Response) -> object:
     """What the body says, if anything."""
     try:
         return answer.json()
@@ -523,7 +523,7 @@ def _value(answer: Answer) -> object:
         return None
 
 
-def _units(answer: Answer) -> Decimal | None:
+def _units(answer: Response) -> Decimal | None:
     """What fal bills, where the header is a plain number and not nothing: a video that is there was not free."""
     units = answer.headers.get("x-fal-billable-units", "").strip()
     return Decimal(units) if _PLAIN_NUMBER.fullmatch(units) and Decimal(units) else None

@@ -17,15 +17,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import FalUnreachable
-from kling_mcp.fal.addresses import Address
 from kling_mcp.fal.failures import error_for, explain
-from kling_mcp.fal.http import Interrupted
+from kling_mcp.fal.http import TransportError
 from kling_mcp.fal.tolerant_json import NotJson, members, text
+from kling_mcp.fal.urls import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kling_mcp.fal.http import Answer, Deadline, FalHttp, Pool
+    from kling_mcp.fal.http import Deadline, FalHttp, Pool, Response
 
 __all__ = ["SEVEN_DAYS_SECONDS", "FalStorage"]
 
@@ -69,13 +69,13 @@ class FalStorage:
         try:
             return await self._by_token(upload)
         except _Refused as refused:
-            raise error_for(explain(refused.answer, "free", keyed=self._http.has_key)) from None
+            raise error_for(explain(refused.answer, "free", authenticated=self._http.has_key)) from None
         except _Failed:
             self._token = None
         try:
             return await self._by_signed_address(upload)
         except _Refused as refused:
-            raise error_for(explain(refused.answer, "free", keyed=self._http.has_key)) from None
+            raise error_for(explain(refused.answer, "free", authenticated=self._http.has_key)) from None
         except _Failed as failed:
             raise FalUnreachable(
                 f"The picture could not be uploaded to fal.ai: {failed.reason}.",
@@ -120,21 +120,21 @@ class FalStorage:
 
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, to_upload_host: bool = False
-    ) -> Answer:
+    ) -> Response:
         pool: Pool = "upload" if to_upload_host else "api"
         deadline: Deadline = self._http.deadlines.upload_of(len(content))
         try:
-            answer = await self._http.exchange_patiently(
+            answer = await self._http.request_with_retries(
                 method,
                 url,
                 deadline=deadline,
                 headers=headers,
                 content=content,
                 pool=pool,
-                keyed=not to_upload_host,
+                authenticated=not to_upload_host,
                 slow_down=True,
             )
-        except Interrupted as interrupted:
+        except TransportError as interrupted:
             raise _Failed(interrupted.reason) from None
         if answer.status in _ABOUT_THE_ACCOUNT and not to_upload_host:
             raise _Refused(answer)
@@ -183,12 +183,12 @@ class _Failed(Exception):
 class _Refused(Exception):
     """The key or the account was refused, so the other way would be too."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Response) -> None:
         super().__init__()
         self.answer = answer
 
 
-def _body(answer: Answer) -> Mapping[str, object]:
+def _body(answer: Response) -> Mapping[str, object]:
     try:
         return members(answer.json())
     except NotJson:

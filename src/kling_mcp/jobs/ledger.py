@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
     from kling_mcp.settings import Settings
 
-__all__ = ["DEDUPE_WINDOW_MS", "DaySpend", "Found", "Known", "Ledger", "Limits", "Reservation", "Upload"]
+__all__ = ["DEDUPE_WINDOW_MS", "ApplyResult", "DaySpend", "KnownRequest", "Ledger", "Limits", "Reservation", "Upload"]
 
 DEDUPE_WINDOW_MS = 15 * 60 * 1000
 """For how long after its end a job still answers for the same call."""
@@ -46,7 +46,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ApplyResult:
     """What became of an event: the row as it is now, and whether the event changed it."""
 
     job: Job
@@ -54,7 +54,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRequest:
     """
     A request id that a job got as the answer to its own submit, and the job's times.
 
@@ -121,7 +121,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def standing(self, fingerprint: str, now_ms: int) -> Job | None:
+    def find_duplicate(self, fingerprint: str, now_ms: int) -> Job | None:
         """
         The newest job that answers for the same call.
 
@@ -129,7 +129,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+    def apply(self, job_id: str, event: Event, now_ms: int) -> ApplyResult:
         """
         Move a job by *event*, if its state allows; a late or repeated event changes nothing.
 
@@ -183,7 +183,7 @@ class Ledger(Protocol):
         """Jobs that are open, and finished ones whose video is still to be saved."""
         ...
 
-    def requests(self, endpoint_id: str) -> Mapping[str, Known | None]:
+    def requests(self, endpoint_id: str) -> Mapping[str, KnownRequest | None]:
         """
         Every request id of an endpoint that the ledger knows, orphans included.
 

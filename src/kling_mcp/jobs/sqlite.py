@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
 from kling_mcp.jobs.job import OPEN, Accepted, CancelledAtFal, Failed, IllegalTransitionError, step
-from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, Found, Known, Reservation, Upload
+from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, ApplyResult, DaySpend, KnownRequest, Reservation, Upload
 from kling_mcp.jobs.migrations import MIGRATIONS, migrate
-from kling_mcp.jobs.owners import exclusive
-from kling_mcp.jobs.rows import (
+from kling_mcp.jobs.process_lock import exclusive
+from kling_mcp.jobs.row_codec import (
     JOB,
     NOTE,
-    PAPER,
+    PAYLOAD,
     DamagedRowError,
     changes_of,
+    checksum_of,
     job_of,
-    seal_of,
     text_of,
     text_of_path,
     two_rows,
@@ -226,7 +226,7 @@ class SqliteLedger:
             raise self._unavailable(self._trouble)
         return _advance(db, now_ms)
 
-    def standing(self, fingerprint: str, now_ms: int) -> Job | None:
+    def find_duplicate(self, fingerprint: str, now_ms: int) -> Job | None:
         """The newest job that answers for the same call."""
         with self._reading() as db:
             return self._standing(db, fingerprint, max(now_ms, _last_ms(db)))
@@ -263,13 +263,13 @@ class SqliteLedger:
         seq = db.execute(f"INSERT INTO job {_values(small)} RETURNING seq", small).fetchone()[0]
         large |= {"seq": seq, "seal": ""}
         db.execute(f"INSERT INTO paper {_values(large)}", large)
-        self._seal(db, "job", JOB, seq)
-        self._seal(db, "paper", PAPER, seq)
+        self._write_checksum(db, "job", JOB, seq)
+        self._write_checksum(db, "paper", PAYLOAD, seq)
         _keep(db, seq, sound=None if intent.sound is None else int(intent.sound))
         _note(db, intent.job_id, now_ms, None, "preparing", "reserved")
         return self._row(db, intent.job_id)
 
-    def apply(self, job_id: str, event: Event, now_ms: int) -> Found:
+    def apply(self, job_id: str, event: Event, now_ms: int) -> ApplyResult:
         """Move a job by *event*, if its state allows; a late or repeated event changes nothing."""
         if isinstance(event, Accepted):
             return self._accept(job_id, event, now_ms)
@@ -278,7 +278,7 @@ class SqliteLedger:
             try:
                 leads_to = self._step(job, event)
             except IllegalTransitionError:
-                return Found(job, changed=False)
+                return ApplyResult(job, changed=False)
             now_ms = _advance(db, now_ms)
             small, large = changes_of(job, event, leads_to, now_ms)
             self._update(db, job.seq, small, large)
@@ -291,9 +291,9 @@ class SqliteLedger:
                 )
             if job.state != leads_to.state:
                 _note(db, job_id, now_ms, job.state, leads_to.state, type(event).__name__)
-            return Found(self._row(db, job_id), changed=True)
+            return ApplyResult(self._row(db, job_id), changed=True)
 
-    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> Found:
+    def _accept(self, job_id: str, event: Accepted, now_ms: int) -> ApplyResult:
         """
         Record what fal accepted: one small row changed in place, and nothing else in the transaction.
 
@@ -303,13 +303,13 @@ class SqliteLedger:
         with self._writing() as db:
             job = self._row(db, job_id)
             if job.request_id == event.request_id:
-                return Found(job, changed=False)
+                return ApplyResult(job, changed=False)
             if self._has_request(db, event.request_id):
-                return Found(job, changed=False)
+                return ApplyResult(job, changed=False)
             try:
                 leads_to = self._step(job, event)
             except IllegalTransitionError:
-                return Found(self._orphan(db, job, event.request_id, now_ms), changed=False)
+                return ApplyResult(self._orphan(db, job, event.request_id, now_ms), changed=False)
             small, _ = changes_of(job, event, leads_to, max(now_ms, job.updated_ms))
             room = _PAD_BYTES - sum(len(text.encode()) for text in small.values() if isinstance(text, str)) - 64
             if room < 0:
@@ -321,7 +321,7 @@ class SqliteLedger:
         # History is worth less than the id: it may fail on a full disk.
         with contextlib.suppress(LedgerUnavailable), self._writing() as db:
             _note(db, job_id, now_ms, job.state, leads_to.state, "Accepted")
-        return Found(accepted, changed=True)
+        return ApplyResult(accepted, changed=True)
 
     def _orphan(self, db: sqlite3.Connection, job: Job, request_id: str, now_ms: int) -> Job:
         """Keep a request that fal has accepted and that no job can take."""
@@ -419,7 +419,7 @@ class SqliteLedger:
         with self._reading() as db:
             return self._readable(db.execute(f"{_SELECT} WHERE busy = 1 ORDER BY job.seq").fetchall())
 
-    def requests(self, endpoint_id: str) -> Mapping[str, Known | None]:
+    def requests(self, endpoint_id: str) -> Mapping[str, KnownRequest | None]:
         """Every request id of an endpoint that the ledger knows, orphans included."""
         with self._reading() as db:
             rows = db.execute(
@@ -430,7 +430,7 @@ class SqliteLedger:
                 " UNION ALL SELECT request_id, NULL, NULL, NULL, NULL FROM orphan WHERE endpoint = :e",
                 {"e": endpoint_id},
             ).fetchall()
-            return {request_id: None if times[1] is None else Known(*times) for request_id, *times in rows}
+            return {request_id: None if times[1] is None else KnownRequest(*times) for request_id, *times in rows}
 
     def spend(self, now_ms: int, days: int = 30) -> Sequence[DaySpend]:
         """Money by day, newest first; today is always there."""
@@ -525,7 +525,7 @@ class SqliteLedger:
         return self._job(row)
 
     def _job(self, row: Sequence[Any]) -> Job:
-        return job_of(row, sealed=not self._newer)
+        return job_of(row, checked=not self._newer)
 
     def _readable(self, rows: Iterable[Sequence[Any]]) -> list[Job]:
         """The jobs whose rows are whole; a damaged one turns spending off and hides nothing else."""
@@ -540,15 +540,15 @@ class SqliteLedger:
     def _update(
         self, db: sqlite3.Connection, seq: int, small: Mapping[str, object], large: Mapping[str, object]
     ) -> None:
-        for table, columns, changes in (("job", JOB, small), ("paper", PAPER, large)):
+        for table, columns, changes in (("job", JOB, small), ("paper", PAYLOAD, large)):
             if changes:
                 names = ", ".join(f"{name} = :{name}" for name in changes)
                 db.execute(f"UPDATE {table} SET {names} WHERE seq = :seq", {**changes, "seq": seq})  # noqa: S608
-                self._seal(db, table, columns, seq)
+                self._write_checksum(db, table, columns, seq)
 
-    def _seal(self, db: sqlite3.Connection, table: str, columns: Sequence[str], seq: int) -> None:
+    def _write_checksum(self, db: sqlite3.Connection, table: str, columns: Sequence[str], seq: int) -> None:
         row = db.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
-        db.execute(f"UPDATE {table} SET seal = ? WHERE seq = ?", (seal_of(row), seq))  # noqa: S608
+        db.execute(f"UPDATE {table} SET seal = ? WHERE seq = ?", (checksum_of(row), seq))  # noqa: S608
 
     def _what_is_wrong(self, db: sqlite3.Connection, newest: int) -> str | None:
         # Not quick_check: an index that misses a row makes a repeated call a second job.
@@ -598,7 +598,7 @@ class SqliteLedger:
 
 _SELECT: Final = (
     f"SELECT {', '.join(f'job.{name}' for name in JOB)}, job.seal,"  # noqa: S608 - column names of ours
-    f" {', '.join(f'paper.{name}' for name in PAPER)}, paper.seal, {', '.join(f'note.{name}' for name in NOTE)}"
+    f" {', '.join(f'paper.{name}' for name in PAYLOAD)}, paper.seal, {', '.join(f'note.{name}' for name in NOTE)}"
     " FROM job LEFT JOIN paper USING (seq) LEFT JOIN note USING (seq)"
 )
 
@@ -617,8 +617,8 @@ def _meta(db: sqlite3.Connection, name: str) -> str | None:
     row = db.execute("SELECT name, value, seal FROM meta WHERE name = ?", (name,)).fetchone()
     if row is None:
         return None
-    if row[2] != seal_of(row[:2]):
-        raise DamagedRowError(f"{name} does not match its seal")
+    if row[2] != checksum_of(row[:2]):
+        raise DamagedRowError(f"{name} does not match its checksum")
     return str(row[1])
 
 
@@ -626,7 +626,7 @@ def _set_meta(db: sqlite3.Connection, name: str, value: str) -> None:
     db.execute(
         "INSERT INTO meta VALUES (?, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value, seal = excluded.seal",
-        (name, value, seal_of((name, value))),
+        (name, value, checksum_of((name, value))),
     )
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from anyio import to_thread
 
 from kling_mcp.errors import InputRefused, KlingError
-from kling_mcp.media.confined import AllowedFolder
+from kling_mcp.media.allowed_paths import AllowedFolder
 from kling_mcp.media.names import video_name
-from kling_mcp.media.parts import DownloadError, Reason, UnfinishedFile, disk_errors
+from kling_mcp.media.partial_file import DownloadError, Reason, UnfinishedFile, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -23,7 +23,7 @@ from kling_mcp.media.pictures import MAX_PIXELS, accepts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kling_mcp.media.headers import Format, Header
+    from kling_mcp.media.image_probe import Format, Header
     from kling_mcp.media.metadata import Drawing
     from kling_mcp.media.pictures import Limits
 

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kling_mcp.media.headers import (
+from kling_mcp.media.image_probe import (
     FRAME_MARKERS,
     Header,
     Incomplete,

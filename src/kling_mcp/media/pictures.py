@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from urllib.parse import unquote_to_bytes
 
 from kling_mcp.errors import InputRefused
-from kling_mcp.media import confined
-from kling_mcp.media.headers import Format, Header, Incomplete, Malformed, inspect
+from kling_mcp.media import allowed_paths
+from kling_mcp.media.image_probe import Format, Header, Incomplete, Malformed, inspect
 from kling_mcp.media.metadata import Drawing, drawing_only, is_srgb
 from kling_mcp.media.optional import INSTALL_HINT, installed
 
@@ -187,7 +187,7 @@ def kind_of(source: str) -> Source:
 def load(
     source: str,
     *,
-    folders: Iterable[Path | confined.AllowedFolder],
+    folders: Iterable[Path | allowed_paths.AllowedFolder],
     limits: Limits | None = None,
     field: str | None = None,
     pillow: bool | None = None,
@@ -216,8 +216,8 @@ def load(
 
 
 def read(
-    source: str, *, folders: Iterable[Path | confined.AllowedFolder], field: str | None = None
-) -> confined.Contents:
+    source: str, *, folders: Iterable[Path | allowed_paths.AllowedFolder], field: str | None = None
+) -> allowed_paths.Contents:
     """
     The bytes of a path, a ``file://`` address or a ``data:`` URI, and a name for them.
 
@@ -226,8 +226,8 @@ def read(
     """
     source = unwrapped(source)
     if kind_of(source) == "data":
-        return confined.Contents("the picture in the data: URI", _decoded(source, field))
-    return confined.read(_path_of(source, field), folders, max_bytes=_MAX_FILE_BYTES, field=field)
+        return allowed_paths.Contents("the picture in the data: URI", _decoded(source, field))
+    return allowed_paths.read(_path_of(source, field), folders, max_bytes=_MAX_FILE_BYTES, field=field)
 
 
 def prepare(

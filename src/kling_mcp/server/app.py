@@ -26,12 +26,12 @@ from pydantic import ValidationError
 from kling_mcp import __version__
 from kling_mcp.catalog.endpoint import Catalog, load
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
-from kling_mcp.jobs.studio import Studio
+from kling_mcp.jobs.service import JobService
 from kling_mcp.server import confirm, prompts, resources, results, tasks
+from kling_mcp.server.call_budget import CallBudget
 from kling_mcp.server.eras import known_to_the_client
 from kling_mcp.server.instructions import instructions
-from kling_mcp.server.news import News
-from kling_mcp.server.patience import Patience
+from kling_mcp.server.notifier import ChangeNotifier
 from kling_mcp.server.tools import TOOLS, Call, definitions
 from kling_mcp.server.ui import page
 from kling_mcp.settings import FalHosts, Secret, Settings
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import DaySpend, Ledger
-    from kling_mcp.jobs.world import World
+    from kling_mcp.runtime import Runtime
     from kling_mcp.server.tools import Tool
 
 __all__ = ["App", "KlingServer", "build"]
@@ -60,7 +60,7 @@ _NEEDED_BY_THE_FIRST_JOB: Final = (
     "kling_mcp.catalog.pricing",
     "kling_mcp.jobs.pictures",
     "kling_mcp.jobs.sqlite",
-    "kling_mcp.jobs.submit",
+    "kling_mcp.jobs.submitter",
     "kling_mcp.fal.client",
     "httpx",
 )
@@ -78,40 +78,42 @@ class App:
     def __init__(
         self,
         catalog: Catalog,
-        studio: Studio,
-        news: News,
+        service: JobService,
+        notifier: ChangeNotifier,
         tools: Mapping[str, Tool] = TOOLS,
         source: Callable[[App], tasks.TaskSource] | None = None,
     ) -> None:
         self.catalog = catalog
-        self.studio = studio
-        self.news = news
+        self.service = service
+        self.notifier = notifier
         self.tools = tools
         self.jobs = tasks.JobTasks(self)
         self.tasks = tasks.Tasks(source(self) if source else self.jobs)
 
     def now_ms(self) -> int:
         """UTC milliseconds since 1970."""
-        return self.studio.world.now_ms()
+        return self.service.runtime.now_ms()
 
-    def patience(self) -> Patience:
+    def call_budget(self) -> CallBudget:
         """The time of one call, from now on."""
-        return Patience(lambda work: self.studio.in_background(cast("Callable[[], Coroutine[Any, Any, None]]", work)))
+        return CallBudget(
+            lambda work: self.service.in_background(cast("Callable[[], Coroutine[Any, Any, None]]", work))
+        )
 
-    async def spent_today(self, patience: Patience) -> DaySpend | None:
+    async def spent_today(self, budget: CallBudget) -> DaySpend | None:
         """What is held and spent today; None if the ledger cannot say."""
         try:
             # A price is worth more at once than with the rest of the budget.
-            return (await patience.soon(self.studio.spend, extra_seconds=-3))[0]
+            return (await budget.within(self.service.spend, extra_seconds=-3))[0]
         except KlingError:
             return None
 
-    async def spend_today(self, patience: Patience) -> results.Json:
+    async def spend_today(self, budget: CallBudget) -> results.Json:
         """What is spent, held and left of today's budget."""
-        today = (await patience.soon(self.studio.spend))[0]
-        return results.spend_today(today, self.studio.settings.daily_budget_usd)
+        today = (await budget.within(self.service.spend))[0]
+        return results.spend_today(today, self.service.settings.daily_budget_usd)
 
-    async def cancel(self, job_id: str, patience: Patience) -> tuple[Job, str]:
+    async def cancel(self, job_id: str, budget: CallBudget) -> tuple[Job, str]:
         """
         Ask for a job to be cancelled; fal is not waited for longer than a call may take.
 
@@ -120,16 +122,16 @@ class App:
         """
         silent = LedgerUnavailable("", "")
         try:
-            return await patience.soon(lambda: self.studio.cancel(job_id), silent, extra_seconds=-1)
+            return await budget.within(lambda: self.service.cancel(job_id), silent, extra_seconds=-1)
         except LedgerUnavailable as trouble:
             if trouble is not silent:
                 raise
-        job = await patience.soon(lambda: self.studio.get(job_id))
+        job = await budget.within(lambda: self.service.get(job_id))
         return job, "fal.ai has not answered yet whether it drops the job: it may still run and be billed."
 
     def repair_in_background(self, job: Job) -> None:
         """Try once more to save a finished video that could not be saved."""
-        self.studio.repair_in_background(job)
+        self.service.repair_in_background(job)
 
 
 class KlingServer(Server[App]):
@@ -140,7 +142,7 @@ class KlingServer(Server[App]):
     async def close(self) -> None:
         """Bring work to an end within two seconds; what cannot end stays as it is in the ledger."""
         if self.app is not None:
-            await self.app.studio.close()
+            await self.app.service.close()
 
     def create_initialization_options(
         self,
@@ -157,7 +159,7 @@ def build(
     settings: Settings,
     *,
     catalog: Callable[[], Catalog] = load,
-    world: World | None = None,
+    runtime: Runtime | None = None,
     open_fal: Callable[[Settings], Fal] | None = None,
     open_ledger: Callable[[], Ledger] | None = None,
     tools: Mapping[str, Tool] = TOOLS,
@@ -168,13 +170,13 @@ def build(
 
     Args:
         catalog: Reads the endpoints.
-        world: Clock, pauses, ids and chance.
+        runtime: Clock, pauses, ids and chance.
         open_fal: Makes the client of fal.ai.
         open_ledger: Opens the ledger.
         tools: What can be called, by name, in the order of `tools/list`.
         task_source: Where tasks are kept; the jobs themselves if not given.
     """
-    news = News()
+    notifier = ChangeNotifier()
 
     @asynccontextmanager
     async def lifespan(_: Server[App]) -> AsyncGenerator[App]:
@@ -182,12 +184,12 @@ def build(
             mine = (
                 await stack.enter_async_context(_simulated(settings)) if settings.backend == "simulator" else settings
             )
-            studio = Studio(mine, lambda: (open_fal or _fal)(mine), open_ledger, world)
-            await stack.enter_async_context(studio.open())
-            app = App(catalog(), studio, news, tools, task_source)
-            studio.desk.listen(news.job_changed)
-            studio.in_background(news.watch, studio)
-            studio.in_background(_warm, app)
+            service = JobService(mine, lambda: (open_fal or _fal)(mine), open_ledger, runtime)
+            await stack.enter_async_context(service.open())
+            app = App(catalog(), service, notifier, tools, task_source)
+            service.store.listen(notifier.job_changed)
+            service.in_background(notifier.watch, service)
+            service.in_background(_warm, app)
             server.app = app
             yield app
 
@@ -209,9 +211,9 @@ def build(
         on_list_resources=_list_resources,
         on_list_resource_templates=_list_templates,
         on_read_resource=_read_resource,
-        on_subscribe_resource=news.subscribe,
-        on_unsubscribe_resource=news.unsubscribe,
-        on_subscriptions_listen=news.listen,
+        on_subscribe_resource=notifier.subscribe,
+        on_unsubscribe_resource=notifier.unsubscribe,
+        on_subscriptions_listen=notifier.listen,
         on_list_prompts=_list_prompts,
         on_get_prompt=_get_prompt,
         on_completion=_complete,
@@ -251,7 +253,7 @@ async def _warm(app: App) -> None:
     """Once the first answers are out: load what the first job needs, and bring the ledger up to date."""
     await anyio.sleep(_WARM_AFTER_SECONDS)
     await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
-    await app.studio.recover()
+    await app.service.recover()
 
 
 def _load() -> None:
@@ -265,7 +267,7 @@ def _load() -> None:
 async def _list_tools(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
     app = ctx.lifespan_context
     return t.ListToolsResult(
-        tools=definitions(app.tools, app.catalog, app.studio.settings, forms=confirm.shows_forms(ctx))
+        tools=definitions(app.tools, app.catalog, app.service.settings, forms=confirm.shows_forms(ctx))
     )
 
 
@@ -276,7 +278,7 @@ async def _call_tool(
     tool = app.tools.get(params.name)
     if tool is None:
         raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
-    call = Call(app, ctx, params, app.patience())
+    call = Call(app, ctx, params, app.call_budget())
     try:
         if (where := unencodable(params.arguments)) is not None:
             raise InvalidArguments(
@@ -301,7 +303,7 @@ async def _list_resources(
     ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
 ) -> t.ListResourcesResult:
     if ctx.protocol_version < tasks.MODERN:
-        ctx.lifespan_context.news.remember(ctx)
+        ctx.lifespan_context.notifier.remember(ctx)
     return await resources.listed(ctx.lifespan_context, params.cursor if params else None)
 
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kling_mcp.catalog.values import Findings, choice, is_given, nearest, nothing, refused, seconds_to_wait, show, whole
+from kling_mcp.catalog.values import (
+    ValidationReport,
+    choice,
+    is_given,
+    nearest,
+    nothing,
+    refused,
+    seconds_to_wait,
+    show,
+    whole,
+)
 from kling_mcp.catalog.values import text as text_in
 from kling_mcp.errors import ArgumentFault, InvalidArguments
 from kling_mcp.ids import job_id_in, unwrapped
@@ -30,7 +40,7 @@ def read(arguments: Mapping[str, object], schema: Mapping[str, Any]) -> dict[str
         InvalidArguments: Some are unknown, missing, or not what the schema allows; all of them are named.
     """
     properties: dict[str, dict[str, Any]] = schema["properties"]
-    findings = Findings(estimating=False)
+    findings = ValidationReport(estimating=False)
     found: dict[str, object] = {}
     for name, value in arguments.items():
         if not is_given(value):

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
 
-    from kling_mcp.jobs.studio import Studio
-    from kling_mcp.jobs.submit import Draft
-    from kling_mcp.jobs.world import World
+    from kling_mcp.jobs.service import JobService
+    from kling_mcp.jobs.submitter import Draft
+    from kling_mcp.runtime import Runtime
     from kling_mcp.settings import Settings
 
 __all__ = ["Go", "asks", "gate", "shows_forms"]
@@ -83,7 +83,7 @@ class _Question(t.ElicitRequest):
 
 
 async def gate(
-    draft: Draft, studio: Studio, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, service: JobService, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.CallToolResult | t.InputRequiredResult:
     """Decide whether *draft* may be paid for: yes, a question to the user, or what is missing."""
     ceiling = draft.quote.ceiling_usd
@@ -95,12 +95,12 @@ async def gate(
             f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
             f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
         )
-    if not asks(studio.settings, ceiling):
+    if not asks(service.settings, ceiling):
         return Go()
     why = f"It could cost up to ${price}, which needs the user's agreement first."
-    unanswered = draft.fingerprint(studio.settings.account)
-    if shows_forms(ctx) and not (cap is not None and unanswered in studio.unanswered):
-        answer = await _ask(draft, studio.world, ctx, params)
+    unanswered = draft.fingerprint(service.settings.account)
+    if shows_forms(ctx) and not (cap is not None and unanswered in service.unanswered):
+        answer = await _ask(draft, service.runtime, ctx, params)
         if isinstance(answer, Go | t.InputRequiredResult):
             return answer
         if answer in _SAID:
@@ -110,7 +110,7 @@ async def gate(
                 "The user can say what to change; estimate_cost compares cheaper models and lengths.",
             )
         if answer == "no answer":
-            studio.unanswered.add(unanswered)
+            service.unanswered.add(unanswered)
             cap = None
         why = f"{_UNSEEN[answer]} (it could cost up to ${price})."
     if cap is not None:
@@ -142,32 +142,32 @@ def shows_forms(ctx: ServerRequestContext[Any]) -> bool:
 
 
 async def _ask(
-    draft: Draft, world: World, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, runtime: Runtime, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.InputRequiredResult | Word:
     question = _question(draft)
     if ctx.protocol_version >= "2026-07-28":
         answer = (params.input_responses or {}).get(_QUESTION)
         if params.request_state is None or not isinstance(answer, t.ElicitResult):
-            return _put(question, world.now_ms())
+            return _put(question, runtime.now_ms())
         # Sealed by the SDK's boundary; a price that has changed since is asked about again.
         state: Json = json.loads(params.request_state)
         if state.get("question") != question:
-            return _put(question, world.now_ms())
-        return _verdict(answer, world.now_ms() - int(state["asked_ms"]), str(state["nonce"]))
-    asked_ms = world.now_ms()
-    answer = await _answer(question, world, ctx)
+            return _put(question, runtime.now_ms())
+        return _verdict(answer, runtime.now_ms() - int(state["asked_ms"]), str(state["nonce"]))
+    asked_ms = runtime.now_ms()
+    answer = await _answer(question, runtime, ctx)
     if isinstance(answer, str):
         return answer
-    return _verdict(answer, world.now_ms() - asked_ms, secrets.token_hex(16))
+    return _verdict(answer, runtime.now_ms() - asked_ms, secrets.token_hex(16))
 
 
-async def _answer(question: str, world: World, ctx: ServerRequestContext[Any]) -> t.ElicitResult | Word:
+async def _answer(question: str, runtime: Runtime, ctx: ServerRequestContext[Any]) -> t.ElicitResult | Word:
     """What comes back from a form of the older era, if anything does in time."""
     answer: t.ElicitResult | Word = "no answer"
     async with anyio.create_task_group() as tasks:
 
         async def give_up() -> None:
-            await world.sleep(_ANSWER_WITHIN_SECONDS)
+            await runtime.sleep(_ANSWER_WITHIN_SECONDS)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(give_up)

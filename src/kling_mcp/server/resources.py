@@ -63,7 +63,7 @@ async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
     if cursor is not None:
         raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's: the list is one page")
     jobs = await _newest(app, _LISTED_JOBS)
-    app.news.listed(jobs)
+    app.notifier.listed(jobs)
     return t.ListResourcesResult(resources=[*_fixed(), job_page.resource(), *(_listed(job) for job in jobs)])
 
 
@@ -111,11 +111,11 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         case "kling://pricing":
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
-            jobs = await app.patience().soon(lambda: app.studio.page(None, _PAGE + 1, None))
-            return _json(uri, results.jobs_view(jobs, _PAGE, await app.spend_today(app.patience())), _SHORT_MS)
+            jobs = await app.call_budget().within(lambda: app.service.page(None, _PAGE + 1, None))
+            return _json(uri, results.jobs_view(jobs, _PAGE, await app.spend_today(app.call_budget())), _SHORT_MS)
         case "kling://spend":
-            days = await app.patience().soon(app.studio.spend)
-            settings = app.studio.settings
+            days = await app.call_budget().within(app.service.spend)
+            settings = app.service.settings
             return _json(uri, results.spend_view(days, settings.max_job_usd, settings.daily_budget_usd), _SHORT_MS)
         case job_page.URI:
             return t.ReadResourceResult(contents=[job_page.contents()], ttl_ms=_LONG_MS, cache_scope="public")
@@ -125,14 +125,14 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
     if match := _JOB.fullmatch(uri):
         job_id = match[1]
-        job = await app.patience().soon(lambda: app.studio.get(job_id))
-        ended = job.state in ENDED and app.studio.at_rest(job)
+        job = await app.call_budget().within(lambda: app.service.get(job_id))
+        ended = job.state in ENDED and app.service.is_settled(job)
         data = results.job_view(job, app.now_ms()) | results.arguments_of(job)
         return _json(uri, data, _LONG_MS if ended else _SHORT_MS)
     if match := _LAST_FRAME.fullmatch(uri):
         import base64
 
-        blob = base64.b64encode(await app.studio.last_frame(match[1])).decode()
+        blob = base64.b64encode(await app.service.last_frame(match[1])).decode()
         contents = t.BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)
         return t.ReadResourceResult(contents=[contents], ttl_ms=_LONG_MS, cache_scope="private")
     raise _not_found(ctx, uri)
@@ -171,7 +171,7 @@ def before(cursor: str) -> int | None:
 async def _newest(app: App, limit: int) -> Sequence[Job]:
     """Jobs for a list: without a ledger there are none to show, and the rest is still worth showing."""
     try:
-        return await app.patience().soon(lambda: app.studio.page(None, limit, None))
+        return await app.call_budget().within(lambda: app.service.page(None, limit, None))
     except LedgerUnavailable as trouble:
         log.warning("jobs could not be listed", extra={"why": trouble.what})
         return ()

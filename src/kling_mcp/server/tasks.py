@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import FalUnreachable, KlingError, UnknownJob
 from kling_mcp.jobs.job import ENDED
-from kling_mcp.server.deliver import standing
+from kling_mcp.server.job_response import describe_status
 from kling_mcp.server.results import job_failure, job_result
 
 if TYPE_CHECKING:
@@ -169,11 +169,11 @@ class JobTasks:
         result = None
         if status == "completed":
             result = job_failure(job, now_ms) if job.state in {"failed", "not_submitted"} else job_result(job, now_ms)
-        return Task(job.job_id, status, standing(job, now_ms), job.created_ms, job.updated_ms, result)
+        return Task(job.job_id, status, describe_status(job, now_ms), job.created_ms, job.updated_ms, result)
 
     async def look(self, task_id: str) -> Task:
         """How the job stands."""
-        return self.of(await self._app.patience().soon(lambda: self._app.studio.get(task_id)))
+        return self.of(await self._app.call_budget().within(lambda: self._app.service.get(task_id)))
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
         """Leave them: a job asks nothing once it is a task."""
@@ -182,7 +182,7 @@ class JobTasks:
         """Cancel the job while it only waits: hosts cancel the tasks of a chat that was stopped, videos and all."""
         late = FalUnreachable("", "")
         try:
-            await self._app.patience().soon(lambda: self._app.studio.withdraw(task_id), late)
+            await self._app.call_budget().within(lambda: self._app.service.withdraw(task_id), late)
         except FalUnreachable as trouble:
             # Asked all the same, behind this call: what comes of it shows in the task.
             if trouble is not late:
@@ -191,7 +191,7 @@ class JobTasks:
     def _status(self, job: Job) -> Status:
         if job.state == "cancelled":
             return "cancelled"
-        if job.state == "unknown" or (job.state in ENDED and self._app.studio.at_rest(job)):
+        if job.state == "unknown" or (job.state in ENDED and self._app.service.is_settled(job)):
             return "completed"
         return "working"
 

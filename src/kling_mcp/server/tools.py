@@ -15,7 +15,7 @@ import mcp_types as t
 from kling_mcp.errors import FalUnreachable, InvalidArguments, LedgerUnavailable
 from kling_mcp.jobs.job import STATES
 from kling_mcp.media.optional import SHOWS_VIDEOS
-from kling_mcp.server import confirm, deliver, models, resources, results, schemas, view
+from kling_mcp.server import confirm, job_response, models, resources, results, schemas, view
 from kling_mcp.server.arguments import read
 from kling_mcp.server.storyboard import storyboard
 from kling_mcp.server.ui import page
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kling_mcp.errors import Billed
     from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
-    from kling_mcp.server.patience import Patience
+    from kling_mcp.server.call_budget import CallBudget
     from kling_mcp.server.schemas import Schema
     from kling_mcp.settings import Settings
 
@@ -46,7 +46,7 @@ class Call:
     app: App
     ctx: ServerRequestContext[App]
     params: t.CallToolRequestParams
-    patience: Patience
+    budget: CallBudget
     billed: Billed = "no"
 
     @property
@@ -120,25 +120,25 @@ async def _make(call: Call, tool: JobTool) -> Answer:
     from kling_mcp.catalog.arguments import plan
     from kling_mcp.catalog.pricing import quote
 
-    studio = call.app.studio
+    service = call.app.service
     wanted = plan(call.app.catalog, tool, call.arguments)
     price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-    draft = await studio.prepare(wanted, price, call.arguments)
-    standing = await call.patience.soon(lambda: studio.standing(draft))
-    again = standing is not None
-    if standing is None:
-        await call.patience.soon(lambda: studio.check(draft))
-        with call.patience.of_the_user():
-            decision = await confirm.gate(draft, studio, call.ctx, call.params)
+    draft = await service.prepare(wanted, price, call.arguments)
+    duplicate = await call.budget.within(lambda: service.find_duplicate(draft))
+    again = duplicate is not None
+    if duplicate is None:
+        await call.budget.within(lambda: service.check(draft))
+        with call.budget.paused():
+            decision = await confirm.gate(draft, service, call.ctx, call.params)
         if not isinstance(decision, confirm.Go):
             return decision
         call.billed = "maybe"
-        started = await call.patience.soon(lambda: studio.start(draft, decision.nonce), _late())
-        standing, again = started.job, not started.fresh
-    call.billed = standing.billed
-    warnings = [_again(standing)] if again else []
+        started = await call.budget.within(lambda: service.start(draft, decision.nonce), _late())
+        duplicate, again = started.job, not started.fresh
+    call.billed = duplicate.billed
+    warnings = [_again(duplicate)] if again else []
     # What stands already is no second task: a host would report it as a second video.
-    return await deliver.job(call, standing, wanted.wait_seconds or 0, warnings, as_task=not again)
+    return await job_response.job(call, duplicate, wanted.wait_seconds or 0, warnings, as_task=not again)
 
 
 def _late() -> LedgerUnavailable:
@@ -149,12 +149,12 @@ def _late() -> LedgerUnavailable:
     )
 
 
-def _again(standing: Job) -> str:
-    said = f"This call was made before: it is answered by job {standing.job_id}, and nothing new was sent or charged."
+def _again(duplicate: Job) -> str:
+    said = f"This call was made before: it is answered by job {duplicate.job_id}, and nothing new was sent or charged."
     # Only where it is certain what became of the money: of anything else another take could be paid twice.
-    if standing.state != "completed":
+    if duplicate.state != "completed":
         return said
-    return f"{said} Another video of it is take {standing.intent.take + 1}, for a new charge."
+    return f"{said} Another video of it is take {duplicate.intent.take + 1}, for a new charge."
 
 
 # ---- looking
@@ -162,8 +162,8 @@ def _again(standing: Job) -> str:
 
 async def _estimate_cost(call: Call) -> Answer:
     app = call.app
-    today = await app.spent_today(call.patience)
-    data = models.estimate(app.catalog, call.arguments, app.studio.settings, today)
+    today = await app.spent_today(call.budget)
+    data = models.estimate(app.catalog, call.arguments, app.service.settings, today)
     return results.result(models.estimate_headline(app.catalog, data), data)
 
 
@@ -179,9 +179,9 @@ async def _list_models(call: Call) -> Answer:
 
 async def _get_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["get_job"].schema(call.app.catalog))
-    job = await call.patience.soon(lambda: call.app.studio.get(str(arguments["job_id"])))
+    job = await call.budget.within(lambda: call.app.service.get(str(arguments["job_id"])))
     call.app.repair_in_background(job)
-    return await deliver.job(call, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
+    return await job_response.job(call, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
 
 
 async def _view_video(call: Call) -> Answer:
@@ -199,16 +199,16 @@ async def _list_jobs(call: Call) -> Answer:
             "Use next_cursor of the page before.",
             field="cursor",
         )
-    jobs = await call.patience.soon(lambda: _page(call.app, arguments.get("state"), limit + 1, before_seq))
-    data = results.jobs_view(jobs, limit, await call.app.spend_today(call.patience))
+    jobs = await call.budget.within(lambda: _page(call.app, arguments.get("state"), limit + 1, before_seq))
+    data = results.jobs_view(jobs, limit, await call.app.spend_today(call.budget))
     return results.result(results.jobs_headline(data), data)
 
 
 async def _page(app: App, state: object, limit: int, before_seq: int | None) -> Sequence[Job]:
     """Jobs, newest first; the open ones are few, and the ledger has them all at hand."""
     if state != _OPEN:
-        return await app.studio.page(cast("Any", state), limit, before_seq)
-    unfinished = await app.studio.desk.ask(lambda ledger: ledger.unfinished())
+        return await app.service.page(cast("Any", state), limit, before_seq)
+    unfinished = await app.service.store.run(lambda ledger: ledger.unfinished())
     jobs = sorted((job for job in unfinished if job.open), key=lambda job: -job.seq)
     return [job for job in jobs if before_seq is None or job.seq < before_seq][:limit]
 
@@ -218,8 +218,8 @@ async def _page(app: App, state: object, limit: int, before_seq: int | None) -> 
 
 async def _cancel_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["cancel_job"].schema(call.app.catalog))
-    job, said = await call.app.cancel(str(arguments["job_id"]), call.patience)
-    return page.drawn(results.job_result(job, call.app.now_ms(), said), storyboard(call.app.catalog, job))
+    job, said = await call.app.cancel(str(arguments["job_id"]), call.budget)
+    return page.with_ui(results.job_result(job, call.app.now_ms(), said), storyboard(call.app.catalog, job))
 
 
 async def _resolve_job(call: Call) -> Answer:
@@ -231,8 +231,8 @@ async def _resolve_job(call: Call) -> Answer:
         billed="maybe",
         job_id=job_id,
     )
-    job = await call.patience.soon(
-        lambda: call.app.studio.resolve(
+    job = await call.budget.within(
+        lambda: call.app.service.resolve(
             job_id,
             charged=arguments["outcome"] == "charged",
             request_id=None if request_id is None else str(request_id),

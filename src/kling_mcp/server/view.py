@@ -65,7 +65,7 @@ async def view(call: Call) -> t.CallToolResult:
 
     app, given = call.app, read(call.arguments, schema())
     frames = cast("int", given.get("frames", _FRAMES))
-    job = await call.patience.soon(lambda: app.studio.get(str(given["job_id"])))
+    job = await call.budget.within(lambda: app.service.get(str(given["job_id"])))
     saved_to = job.saved_to or _refuse(app, job)
     shots = storyboard(app.catalog, job).shots
     labels = [(float(shot.start_seconds), f"shot {shot.number}") for shot in shots]
@@ -113,7 +113,7 @@ def _refuse(app: App, job: Job) -> str:
         )
     if job.save_trouble is not None:
         what, step = f"could not be saved: {job.save_trouble}", f"{get_job} tries to save it once more."
-    elif app.studio.settings.output_dir is None:
+    elif app.service.settings.output_dir is None:
         what = "was not saved, because KLING_MCP_OUTPUT_DIR is none."
         step = f"{get_job} has the link for the user; the videos of a server that saves them can be viewed."
     else:

@@ -24,13 +24,13 @@ from starlette.routing import Mount, Route
 
 from kling_mcp.catalog.endpoint import load
 from kling_mcp.simulator.clock import ScaledClock
+from kling_mcp.simulator.fault_middleware import FaultMiddleware
 from kling_mcp.simulator.faults import Script
-from kling_mcp.simulator.front import Front
 from kling_mcp.simulator.outcomes import failure, invalid, success
+from kling_mcp.simulator.parsed_request import ParsedRequest, missing_files, picture, read
 from kling_mcp.simulator.platform import UNIT_PRICE_USD, Platform
 from kling_mcp.simulator.queue import Job, Queue
 from kling_mcp.simulator.queue_api import QueueApi, start_by, tags
-from kling_mcp.simulator.reading import Wish, missing_files, picture, read
 from kling_mcp.simulator.render import default_renderer
 from kling_mcp.simulator.storage import Files, Storage, StoredFile, file_answer
 from kling_mcp.simulator.validation import complaints
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.catalog.endpoint import Catalog, Endpoint
     from kling_mcp.simulator.clock import Clock
-    from kling_mcp.simulator.front import Recorded
+    from kling_mcp.simulator.fault_middleware import Recorded
     from kling_mcp.simulator.outcomes import Outcome
     from kling_mcp.simulator.render import Renderer
 
@@ -150,7 +150,7 @@ class Simulator:
         self._render = renderer or default_renderer()
         self._new_id = new_id
         self._on_accept = on_accept
-        self._wishes: dict[str, Wish] = {}
+        self._wishes: dict[str, ParsedRequest] = {}
         self._videos: dict[str, _Video] = {}
         self.app: ASGIApp = self._application()
 
@@ -224,13 +224,13 @@ class Simulator:
             }
         }
 
-    def _outcome(self, wish: Wish) -> Outcome:
+    def _outcome(self, wish: ParsedRequest) -> Outcome:
         planned = self.faults.next_failure()
         if planned is not None:
             return planned
         return failure("file_download_error") if missing_files(wish, self.files) else success()
 
-    def _work_seconds(self, endpoint: Endpoint, wish: Wish) -> float:
+    def _work_seconds(self, endpoint: Endpoint, wish: ParsedRequest) -> float:
         return float(endpoint.expected_seconds(wish.seconds) or 20 * wish.seconds)
 
     async def _video(self, request_id: str) -> tuple[StoredFile, str]:
@@ -257,4 +257,4 @@ class Simulator:
             Mount("/api/v1", routes=Platform(self).routes()),
             Mount("/media", routes=[*storage.media_routes(), Route("/files/{path:path}", self._download)]),
         ]
-        return Front(Starlette(routes=routes), self.faults, self.requests, self.clock, self._new_id)
+        return FaultMiddleware(Starlette(routes=routes), self.faults, self.requests, self.clock, self._new_id)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from tests.jobs.processes.watched import SwiftFal, WatchedLedger, at_point, report, swift_world
+from tests.jobs.processes.watched import SwiftFal, WatchedLedger, at_point, report, swift_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kling_mcp.jobs.ledger import Ledger
-    from kling_mcp.jobs.studio import Studio
-    from kling_mcp.jobs.submit import Draft
+    from kling_mcp.jobs.service import JobService
+    from kling_mcp.jobs.submitter import Draft
     from kling_mcp.settings import Folders, Settings
 
 _AT_REST_WITHIN_SECONDS = 30.0
@@ -37,13 +37,13 @@ def import_everything() -> None:
     import kling_mcp.catalog.pricing
     import kling_mcp.cli
     import kling_mcp.fal.client
-    import kling_mcp.jobs.follow
     import kling_mcp.jobs.pictures
-    import kling_mcp.jobs.reconcile
-    import kling_mcp.jobs.save
+    import kling_mcp.jobs.poller
+    import kling_mcp.jobs.reconciler
+    import kling_mcp.jobs.saver
+    import kling_mcp.jobs.service
     import kling_mcp.jobs.sqlite
-    import kling_mcp.jobs.studio
-    import kling_mcp.jobs.submit
+    import kling_mcp.jobs.submitter
     import kling_mcp.server.app
     import kling_mcp.server.stdio
 
@@ -68,24 +68,24 @@ def make_a_video(environment: Mapping[str, str], options: Mapping[str, Any]) -> 
     rounds = _Rounds()
 
     async def run() -> None:
-        from kling_mcp.jobs.studio import Studio
+        from kling_mcp.jobs.service import JobService
 
-        studio = Studio(
+        service = JobService(
             settings,
             lambda: SwiftFal(settings, options.get("read_seconds", 1.0)),
             lambda: WatchedLedger(open_ledger(settings.data_dir), passed),  # type: ignore[arg-type]
-            swift_world(passed, rounds.sleep),
+            swift_runtime(passed, rounds.sleep),
         )
         with anyio.fail_after(_AT_REST_WITHIN_SECONDS):
-            async with studio.open():
-                answers = [await answer(studio, options["arguments"])]
-                studio.in_background(studio.recover)
+            async with service.open():
+                answers = [await answer(service, options["arguments"])]
+                service.in_background(service.recover)
                 await rounds.more(2)
-                answers.append(await answer(studio, options["arguments"]))
-                await all_at_rest(studio)
+                answers.append(await answer(service, options["arguments"]))
+                await all_at_rest(service)
                 # What has become unknown meanwhile is looked for once more.
                 await rounds.more(2)
-                await all_at_rest(studio)
+                await all_at_rest(service)
         report({"answers": answers})
 
     anyio.run(run)
@@ -102,18 +102,18 @@ def call_once(environment: Mapping[str, str], options: Mapping[str, Any]) -> Non
 
     async def run() -> None:
         from kling_mcp.errors import KlingError
-        from kling_mcp.jobs.studio import Studio
+        from kling_mcp.jobs.service import JobService
 
-        studio = Studio(
+        service = JobService(
             settings,
             lambda: SwiftFal(settings, 5.0),
             lambda: WatchedLedger(open_ledger(settings.data_dir), passed),  # type: ignore[arg-type]
-            swift_world(passed),
+            swift_runtime(passed),
         )
-        async with studio.open():
-            report(await answer(studio, options["arguments"]))
+        async with service.open():
+            report(await answer(service, options["arguments"]))
             with contextlib.suppress(KlingError), anyio.move_on_after(options["patience_seconds"]):
-                await all_at_rest(studio)
+                await all_at_rest(service)
 
     anyio.run(run)
 
@@ -124,15 +124,15 @@ def only_recover(environment: Mapping[str, str], options: Mapping[str, Any]) -> 
     rounds = _Rounds()
 
     async def run() -> None:
-        from kling_mcp.jobs.studio import Studio
+        from kling_mcp.jobs.service import JobService
 
-        world = swift_world(lambda _: None, rounds.sleep)
-        studio = Studio(settings, lambda: SwiftFal(settings, 5.0), lambda: open_ledger(settings.data_dir), world)
+        runtime = swift_runtime(lambda _: None, rounds.sleep)
+        service = JobService(settings, lambda: SwiftFal(settings, 5.0), lambda: open_ledger(settings.data_dir), runtime)
         with anyio.fail_after(_AT_REST_WITHIN_SECONDS):
-            async with studio.open():
-                studio.in_background(studio.recover)
+            async with service.open():
+                service.in_background(service.recover)
                 await rounds.more(2)
-                await all_at_rest(studio)
+                await all_at_rest(service)
 
     anyio.run(run)
 
@@ -158,7 +158,7 @@ def serve(environment: Mapping[str, str], options: Mapping[str, Any]) -> None:
 
     server = build(
         settings,
-        world=swift_world(passed, sleep),
+        runtime=swift_runtime(passed, sleep),
         open_fal=lambda settings: SwiftFal(settings, options.get("read_seconds", 5.0)),
         open_ledger=lambda: WatchedLedger(open_ledger(settings.data_dir), passed),  # type: ignore[arg-type, return-value]
     )
@@ -226,7 +226,7 @@ def open_ledger(folder: Path) -> Ledger:
     return SqliteLedger(folder, lambda: uuid.uuid4().hex)
 
 
-async def draft_of(studio: Studio, arguments: Mapping[str, object]) -> Draft:
+async def draft_of(service: JobService, arguments: Mapping[str, object]) -> Draft:
     """What `image_to_video` makes of *arguments*."""
     from kling_mcp.catalog.arguments import plan
     from kling_mcp.catalog.endpoint import load
@@ -234,23 +234,23 @@ async def draft_of(studio: Studio, arguments: Mapping[str, object]) -> Draft:
 
     wanted = plan(load(), "image_to_video", arguments)
     price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-    return await studio.prepare(wanted, price, arguments)
+    return await service.prepare(wanted, price, arguments)
 
 
-async def answer(studio: Studio, arguments: Mapping[str, object]) -> str:
+async def answer(service: JobService, arguments: Mapping[str, object]) -> str:
     """The id of the job that answers the call, or the code of the refusal."""
     from kling_mcp.errors import KlingError
 
     try:
-        return (await studio.start(await draft_of(studio, arguments))).job.job_id
+        return (await service.start(await draft_of(service, arguments))).job.job_id
     except KlingError as refusal:
         return refusal.code
 
 
-async def all_at_rest(studio: Studio) -> None:
+async def all_at_rest(service: JobService) -> None:
     """Wait until nothing more will happen to any job by itself soon."""
-    while moving := [job for job in await studio.page(None, 10_000, None) if not studio.at_rest(job)]:
-        await studio.news(moving[0], 1.0)
+    while moving := [job for job in await service.page(None, 10_000, None) if not service.is_settled(job)]:
+        await service.wait_for_change(moving[0], 1.0)
 
 
 class _Rounds:
@@ -261,7 +261,7 @@ class _Rounds:
         self._next = anyio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        from kling_mcp.jobs.reconcile import EVERY_SECONDS
+        from kling_mcp.jobs.reconciler import EVERY_SECONDS
 
         if seconds == EVERY_SECONDS:
             self._over += 1

@@ -10,7 +10,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from kling_mcp.jobs.studio import Studio
+from kling_mcp.jobs.service import JobService
 from tests.jobs.processes.gates import InServer, OnWire
 from tests.jobs.processes.programs import open_ledger, settings_of
 from tests.jobs.processes.scene import Home, call, instant_fal
@@ -66,7 +66,7 @@ async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unse
                 anyio.from_thread.run(wire.reached)
 
         settings = settings_of(home.environment())
-        panel = Studio(
+        panel = JobService(
             settings,
             lambda: SwiftFal(settings, 5.0),
             lambda: WatchedLedger(open_ledger(settings.data_dir), sent_meanwhile),  # type: ignore[arg-type, return-value]

@@ -1,7 +1,7 @@
 """
 What the official client answered with ten requests: each submit fault costs at most one here.
 
-Through the real client, studio and ledger. Twenty rounds of each; `KLING_PROOF_ROUNDS` sets another number.
+Through the real client, service and ledger. Twenty rounds of each; `KLING_PROOF_ROUNDS` sets another number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from kling_mcp.jobs.studio import Studio
+from kling_mcp.jobs.service import JobService
 from kling_mcp.simulator.faults import (
     Answer,
     DropAfterAccept,
@@ -29,7 +29,7 @@ from kling_mcp.simulator.faults import (
 )
 from tests.jobs.processes.programs import answer, settings_of
 from tests.jobs.processes.scene import Home, call, instant_fal
-from tests.jobs.processes.watched import SwiftFal, swift_world
+from tests.jobs.processes.watched import SwiftFal, swift_runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -67,16 +67,16 @@ async def test_a_submit_fault_costs_at_most_one_request(name: str, ram: Path) ->
     async with instant_fal() as (fal, urls):
         fal.faults.add("submit", fault, times=None)
         home = Home(ram, "key", urls)
-        async with _studio(home, 0.2 if name == "read timeout" else 10.0) as studio:
+        async with _studio(home, 0.2 if name == "read timeout" else 10.0) as service:
             for number in range(ROUNDS):
                 before = len(fal.accepted), _posts(fal)
                 call_of_this_round = call(f"video {number}", upload=False)
                 with anyio.fail_after(20):
-                    answers = [await answer(studio, call_of_this_round) for _ in range(2)]
+                    answers = [await answer(service, call_of_this_round) for _ in range(2)]
 
                 assert len(fal.accepted) - before[0] <= 1
                 # A call that fal has certainly not taken may be made again; no other is.
-                certain = (await studio.get(answers[0])).state == "not_submitted"
+                certain = (await service.get(answers[0])).state == "not_submitted"
                 assert certain == (name == "429")
                 assert (answers[0] != answers[1]) == certain
                 # On a busy machine a client that waits so shortly may have gone before it was heard.
@@ -99,8 +99,8 @@ def _posts(fal: object) -> int:
 
 
 @asynccontextmanager
-async def _studio(home: Home, read_seconds: float) -> AsyncGenerator[Studio]:
+async def _studio(home: Home, read_seconds: float) -> AsyncGenerator[JobService]:
     settings = settings_of(home.environment())
-    studio = Studio(settings, lambda: SwiftFal(settings, read_seconds), world=swift_world(lambda _: None))
-    async with studio.open():
-        yield studio
+    service = JobService(settings, lambda: SwiftFal(settings, read_seconds), runtime=swift_runtime(lambda _: None))
+    async with service.open():
+        yield service

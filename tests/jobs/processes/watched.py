@@ -17,7 +17,7 @@ from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, MediaClient
 from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.fal.queue import FalQueue
 from kling_mcp.fal.storage import FalStorage
-from kling_mcp.jobs.world import World
+from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.settings import Settings
 
-__all__ = ["LEDGER_STEPS", "MILESTONES", "POINTS", "SwiftFal", "WatchedLedger", "at_point", "swift_world"]
+__all__ = ["LEDGER_STEPS", "MILESTONES", "POINTS", "SwiftFal", "WatchedLedger", "at_point", "swift_runtime"]
 
 MILESTONES = (
     "reserved",
@@ -42,7 +42,7 @@ MILESTONES = (
     "saved",
     "file recorded",
 )
-"""What `World.passed` is told on the way from intent to saved video, in this order."""
+"""What `Runtime.checkpoint` is told on the way from intent to saved video, in this order."""
 
 LEDGER_STEPS = (
     "reserve",
@@ -94,9 +94,9 @@ class SwiftFal(Fal):
         self.media = MediaClient(settings.media_hosts)
 
 
-def swift_world(passed: Callable[[str], None], sleep: Callable[[float], Any] | None = None) -> World:
+def swift_runtime(passed: Callable[[str], None], sleep: Callable[[float], Any] | None = None) -> Runtime:
     """The real clock and ids, and pauses of next to nothing."""
-    return replace(World(), passed=passed, sleep=sleep or _next_to_nothing)
+    return replace(Runtime(), checkpoint=passed, sleep=sleep or _next_to_nothing)
 
 
 async def _next_to_nothing(seconds: float) -> None:

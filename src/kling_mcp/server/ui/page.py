@@ -19,7 +19,7 @@ import mcp_types as t
 if TYPE_CHECKING:
     from kling_mcp.server.storyboard import Storyboard
 
-__all__ = ["EXTENSION", "STORYBOARD", "TOOL_META", "URI", "contents", "drawn", "html", "resource"]
+__all__ = ["EXTENSION", "STORYBOARD", "TOOL_META", "URI", "contents", "html", "resource", "with_ui"]
 
 EXTENSION: Final = "io.modelcontextprotocol/ui"
 URI: Final = "ui://kling/job.html"
@@ -63,7 +63,7 @@ def contents() -> t.TextResourceContents:
     return t.TextResourceContents(uri=URI, mime_type=_MIME, text=html(), _meta=_META)
 
 
-def drawn(result: t.CallToolResult, board: Storyboard) -> t.CallToolResult:
+def with_ui(result: t.CallToolResult, board: Storyboard) -> t.CallToolResult:
     """*result* with the storyboard of its job, where hosts show it to the page and not to the model."""
     shots = [asdict(shot) | {"prompt": shot.prompt[:_PROMPT_CHARACTERS]} for shot in board.shots]
     # A picture given in full would make every result as large as itself; the page had it with the call.

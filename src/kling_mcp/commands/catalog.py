@@ -1,0 +1,371 @@
+"""
+``kling-mcp catalog check``: are the bundled schemas and prices still fal.ai's?
+
+Compared is what decides whether a request is accepted and what it costs:
+fields, which of them are required, their types, values, defaults and limits.
+Not compared are wording, titles, examples, and whether null is taken, which is
+never sent.
+
+fal.ai's price API names one price of a unit for an endpoint, whatever the
+tier. That a second costs a number of units that goes in tenths is an
+inference from every price published so far, so a unit price that does not fit
+it is a difference to be looked at, not a new price.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import anyio
+
+from kling_mcp.catalog.endpoint import load
+from kling_mcp.errors import FalRejected, RateLimited, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from kling_mcp.catalog.endpoint import Argument, Endpoint, PictureLimits
+    from kling_mcp.fal.platform import FalPlatform, PublishedModel, UnitPrice
+    from kling_mcp.settings import Settings
+
+__all__ = ["Difference", "check", "compare", "differences"]
+
+Schema = Mapping[str, object]
+
+_PAUSES_SECONDS: Final = (15.0, 30.0, 60.0, 60.0)
+"""fal.ai refuses for a minute after about ten quick calls without a key."""
+
+_COMPARED: Final = (
+    *("type", "enum", "default", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("multipleOf", "minLength", "maxLength", "minItems", "maxItems"),
+)
+_X_FAL: Final = {
+    "max_file_size": "max_bytes",
+    "min_width": "min_width",
+    "min_height": "min_height",
+    "max_width": "max_width",
+    "max_height": "max_height",
+    "min_aspect_ratio": "min_aspect_ratio",
+    "max_aspect_ratio": "max_aspect_ratio",
+    "min_duration": "min_seconds",
+    "max_duration": "max_seconds",
+    "min_fps": "min_fps",
+    "max_fps": "max_fps",
+    "timeout": "fetch_timeout_seconds",
+}
+"""fal.ai's names of media limits in a schema's ``x-fal``, and the catalogue's."""
+
+_NOTHING: Final = object()
+_DEEPEST: Final = 20
+_FEWEST_UNITS: Final = Decimal("0.5")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    One thing that is not as the catalogue has it.
+
+    Args:
+        place: Such as ``input.multi_prompt[].duration.enum``.
+        ours: What the catalogue says; None where it has nothing.
+        theirs: What fal.ai says; None where it has nothing.
+        known: The catalogue keeps this on purpose, with a warning at each use.
+    """
+
+    place: str
+    ours: str | None
+    theirs: str | None
+    known: bool = False
+
+
+def check(settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> int:
+    """
+    Print how the catalogue differs from fal.ai; 1 if it does.
+
+    Raises:
+        SettingsError: The settings lead to the simulator of another process.
+        KlingError: fal.ai cannot be asked.
+    """
+    if settings.backend == "simulator":
+        raise SettingsError(
+            "KLING_MCP_BACKEND is simulator. catalog check asks fal.ai: leave it unset for this command."
+        )
+    found, notes = anyio.run(compare, settings, sleep)
+    for model, every in found.items():
+        counted = [difference for difference in every if not difference.known]
+        print(f"{model:<18} {'as bundled' if not counted else _several(len(counted))}")
+        for difference in every:
+            _print(difference)
+    for note in notes:
+        print(note)
+    changed = [model for model, every in found.items() if not all(difference.known for difference in every)]
+    print(f"\n{f'{len(changed)} of {len(found)} models differ.' if changed else f'{len(found)} models as bundled.'}")
+    return 1 if changed else 0
+
+
+async def compare(
+    settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+) -> tuple[dict[str, list[Difference]], list[str]]:
+    """
+    The differences of every model, and what else there is to say.
+
+    Raises:
+        KlingError: fal.ai cannot be asked.
+    """
+    from kling_mcp.fal.http import FalHttp
+    from kling_mcp.fal.platform import FalPlatform
+
+    endpoints = load().endpoints
+    ids = [endpoint.endpoint_id for endpoint in endpoints]
+    async with FalHttp(settings.hosts, settings.fal_key, sleep=sleep) as http:
+        platform = FalPlatform(http)
+        published = await _patiently(lambda: platform.models(ids), sleep)
+        prices, notes = await _prices(platform, ids, sleep, authenticated=http.has_key)
+    cheapest, dearest = _range(endpoints)
+    found = {
+        endpoint.model: [
+            *differences(endpoint, published.get(endpoint.endpoint_id)),
+            *_price_differences(endpoint, prices.get(endpoint.endpoint_id), cheapest, dearest),
+        ]
+        for endpoint in endpoints
+    }
+    return found, notes
+
+
+def differences(endpoint: Endpoint, published: PublishedModel | None) -> list[Difference]:
+    """How what fal.ai publishes of *endpoint* differs from the catalogue."""
+    if published is None or published.openapi is None:
+        return [Difference("endpoint", endpoint.endpoint_id, None)]
+    found: list[Difference] = []
+    status = (published.metadata or {}).get("status")
+    if status not in {None, "active"}:
+        found.append(Difference("status", "active", str(status)[:40]))
+    schemas = _members(_members(published.openapi.get("components")).get("schemas"))
+    for part, ending, ours in (("input", "Input", endpoint.input_schema), ("output", "Output", endpoint.output_schema)):
+        theirs = next((_members(schema) for name, schema in schemas.items() if name.endswith(ending)), None)
+        if theirs is None:
+            found.append(Difference(part, "a schema", None))
+            continue
+        found += _Comparison(schemas, open_ended=part == "output").objects(part, ours, theirs)
+    contested = _contested(endpoint)
+    found = [
+        Difference(one.place, one.ours, one.theirs, known=one.theirs is None and one.place in contested)
+        for one in [*found, *_limit_differences(endpoint, schemas)]
+    ]
+    return sorted(found, key=lambda one: one.place)
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]], sleep: Callable[[float], Awaitable[None]]) -> _T:
+    """What *ask* answers, however long fal.ai's rate limit makes it wait."""
+    for pause_seconds in _PAUSES_SECONDS:
+        try:
+            return await ask()
+        except RateLimited:
+            print(f"fal.ai asks for fewer requests; asking again in {pause_seconds:g} s.", file=sys.stderr)
+            await sleep(pause_seconds)
+    return await ask()
+
+
+# ---- schemas
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """
+    Two schemas side by side.
+
+    Args:
+        components: What a ``$ref`` of fal.ai's leads to.
+        open_ended: More than the catalogue lists is no difference.
+    """
+
+    components: Mapping[str, object]
+    open_ended: bool
+
+    def objects(self, place: str, ours: Schema, theirs: Schema) -> Iterator[Difference]:
+        """Field by field."""
+        mine, yours = _members(ours.get("properties")), _members(theirs.get("properties"))
+        for name in mine:
+            if name in yours:
+                yield from self.values(f"{place}.{name}", _members(mine[name]), _members(yours[name]))
+            else:
+                yield Difference(f"{place}.{name}", "a field", None)
+        for name in yours:
+            if name not in mine and not self.open_ended:
+                kind = _text(_plain(_members(yours[name]), self.components).get("type"))
+                yield Difference(f"{place}.{name}", None, f"a field, type {kind}")
+        needed, asked = _names(ours.get("required")), _names(theirs.get("required"))
+        for name in sorted((needed ^ asked) & mine.keys() & yours.keys()):
+            words = ("required", "optional") if name in needed else ("optional", "required")
+            yield Difference(f"{place}.{name}.required", *words)
+
+    def values(self, place: str, ours: Schema, theirs: Schema) -> Iterator[Difference]:
+        """One value, and what is inside it."""
+        ours, theirs = _plain(ours, {}), _plain(theirs, self.components)
+        for name in ("type",) if self.open_ended else _COMPARED:
+            mine, yours = _stated(ours, name), _stated(theirs, name)
+            if mine != yours:
+                yield Difference(f"{place}.{name}", _text(mine), _text(yours))
+        if "items" in ours and "items" in theirs:
+            yield from self.values(f"{place}[]", _members(ours["items"]), _members(theirs["items"]))
+        if "properties" in ours and "properties" in theirs:
+            yield from self.objects(place, ours, theirs)
+
+
+def _plain(schema: Schema, components: Mapping[str, object]) -> Schema:
+    """*schema* without references, and without the forms in which null is allowed."""
+    for _ in range(_DEEPEST):
+        options = [_members(one) for name in ("anyOf", "oneOf", "allOf") for one in _list(schema.get(name))]
+        real = [option for option in options if option.get("type") != "null"]
+        if "$ref" in schema:
+            schema = {**_members(components.get(str(schema["$ref"]).rpartition("/")[2])), **_without(schema, "$ref")}
+        elif len(real) == 1:
+            schema = {**real[0], **_without(schema, "anyOf", "oneOf", "allOf")}
+        else:
+            break
+    kinds = [kind for kind in _list(schema.get("type")) if kind != "null"]
+    return {**schema, "type": kinds[0] if len(kinds) == 1 else kinds} if kinds else schema
+
+
+def _stated(schema: Schema, name: str) -> object:
+    """What *schema* says under *name*, in a form that can be compared; a null says nothing."""
+    value = schema.get(name)
+    if value is None:
+        return _NOTHING
+    if name in {"enum", "type"} and isinstance(value, list):
+        return sorted((one for one in _list(cast("object", value)) if one is not None), key=_enum_order)
+    return value
+
+
+def _enum_order(value: object) -> tuple[float, str]:
+    text = str(value)
+    return (float(text) if text.isdigit() else float("inf"), text)
+
+
+def _contested(endpoint: Endpoint) -> set[str]:
+    """The fields that some documents list and others do not; the catalogue takes them with a warning."""
+    named = {name for rule in endpoint.rules if rule.kind == "given" and rule.level == "warn" for name in rule.of}
+    return {f"input.{endpoint.arguments[name].field}" for name in named if name in endpoint.arguments}
+
+
+def _limit_differences(endpoint: Endpoint, components: Mapping[str, object]) -> Iterator[Difference]:
+    for name, schema in components.items():
+        if name.endswith("Input"):
+            yield from _limits_in("input", endpoint.arguments, _members(schema), components)
+            return
+
+
+def _limits_in(
+    place: str, arguments: Mapping[str, Argument], theirs: Schema, components: Mapping[str, object]
+) -> Iterator[Difference]:
+    """Limits of pictures and videos, where fal.ai publishes any."""
+    fields = _members(theirs.get("properties"))
+    for argument in arguments.values():
+        path = f"{place}.{argument.field}{'[]' if argument.many else ''}"
+        field = _plain(_members(fields.get(argument.field)), components)
+        inside = _plain(_members(field.get("items")), components) if argument.many else field
+        if argument.limits is not None:
+            stated = _members(field.get("x-fal")) or _members(inside.get("x-fal"))
+            yield from _limits_of(path, argument.limits, stated)
+        yield from _limits_in(path, argument.items, inside, components)
+
+
+def _limits_of(place: str, limits: PictureLimits, stated: Mapping[str, object]) -> Iterator[Difference]:
+    for name, value in stated.items():
+        if name not in _X_FAL or not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        ours: int | Decimal | None = getattr(limits, _X_FAL[name])
+        if ours is None or Decimal(ours) != Decimal(str(value)):
+            yield Difference(f"{place}.{name}", None if ours is None else str(ours), str(value))
+
+
+# ---- prices
+
+
+async def _prices(
+    platform: FalPlatform, ids: Sequence[str], sleep: Callable[[float], Awaitable[None]], *, authenticated: bool
+) -> tuple[Mapping[str, UnitPrice], list[str]]:
+    """fal.ai's unit prices by endpoint id, and what to tell about them."""
+    if not authenticated:
+        return {}, ["Prices were not compared: fal.ai tells them only with a key, and FAL_KEY is not set."]
+    try:
+        prices = await _patiently(lambda: platform.prices(ids), sleep)
+    except FalRejected as error:
+        return {}, [f"Prices were not compared. {error.what}"]
+    units = sorted({f"{price.unit_price.normalize():f} {price.currency} ({price.unit})" for price in prices.values()})
+    notes = [f"fal.ai's price of a unit: {', '.join(units)}."] if units else []
+    missing = len(ids) - len(prices)
+    return prices, [*notes, *([f"fal.ai names no price for {missing} of {len(ids)} models."] if missing else [])]
+
+
+def _range(endpoints: Sequence[Endpoint]) -> tuple[Decimal, Decimal]:
+    """The lowest and the highest rate of the whole catalogue, in US dollars for a second."""
+    rates = [rate for endpoint in endpoints for rate in endpoint.prices[-1].usd_per_second.values()]
+    return min(rates), max(rates)
+
+
+def _price_differences(
+    endpoint: Endpoint, price: UnitPrice | None, cheapest: Decimal, dearest: Decimal
+) -> Iterator[Difference]:
+    if price is None:
+        return
+    theirs = f"{price.unit_price.normalize():f} {price.currency} for a unit ({price.unit})"
+    rates = endpoint.prices[-1].usd_per_second
+    ours = ", ".join(f"{tier} {rate}" for tier, rate in rates.items()) + " USD for a second"
+    fits = (
+        price.currency == "USD"
+        and price.unit.startswith("second")
+        and cheapest <= price.unit_price <= dearest
+        and all(_is_in_tenths(rate / price.unit_price) for rate in rates.values())
+    )
+    if not fits:
+        yield Difference("price", ours, theirs)
+
+
+def _is_in_tenths(units: Decimal) -> bool:
+    """Whether a second can cost so many units, as far as is known: half of one or more, in tenths."""
+    return units >= _FEWEST_UNITS and units * 10 == (units * 10).to_integral_value()
+
+
+# ---- words
+
+
+def _print(difference: Difference) -> None:
+    print(f"  {difference.place}{'  (known: taken with a warning)' if difference.known else ''}")
+    if difference.ours is not None:
+        print(f"    - bundled: {difference.ours}")
+    if difference.theirs is not None:
+        print(f"    + fal.ai:  {difference.theirs}")
+    elif difference.place == "endpoint":
+        print("    + fal.ai:  publishes no such endpoint")
+
+
+def _several(count: int) -> str:
+    return f"{count} difference{'' if count == 1 else 's'}"
+
+
+def _text(value: object) -> str | None:
+    return None if value is _NOTHING else json.dumps(value, ensure_ascii=False)[:200]
+
+
+def _members(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _names(value: object) -> set[str]:
+    return {str(one) for one in _list(value)}
+
+
+def _without(schema: Schema, *names: str) -> Schema:
+    return {name: value for name, value in schema.items() if name not in names}

@@ -1,0 +1,437 @@
+"""
+The service: what a server asks for jobs, and everything that outlives a tool call.
+
+A tool only starts something here or waits for it. Sending, following,
+downloading and recovering happen in the service's task group, which lives as
+long as the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, assert_never
+
+import anyio
+import anyio.to_thread
+
+from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable, NoApiKey, UnknownJob
+from kling_mcp.jobs.budget import micro_dollars
+from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, Progressed, SettledByUser, Withdrawn
+from kling_mcp.jobs.ledger import Limits
+from kling_mcp.jobs.store import JobStore
+from kling_mcp.jobs.warnings import CANCELLED_TOO_LATE
+from kling_mcp.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from kling_mcp.catalog.arguments import Plan
+    from kling_mcp.catalog.pricing import Quote
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.jobs.job import State
+    from kling_mcp.jobs.ledger import DaySpend, Ledger
+    from kling_mcp.jobs.submitter import Draft
+    from kling_mcp.settings import Settings
+
+__all__ = ["JobService", "Started"]
+
+log = logging.getLogger(__name__)
+
+_KNOWN_WITHIN_SECONDS: Final = 3.0
+"""How long a call waits for its job to be sent: a call promises an answer within five; the rest goes on behind it."""
+
+_JOBS_LOOKED_THROUGH: Final = 200
+_DRAIN_SECONDS: Final = 1.5
+"""How long a request on its way may take when the server stops: hosts kill after two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The job that answers a call, and whether the call made it."""
+
+    job: Job
+    fresh: bool
+
+
+class JobService:
+    """
+    Jobs, from intent to saved video.
+
+    Args:
+        open_fal: Makes the client of fal.ai; called once, on first use.
+        open_ledger: Opens the ledger; called once, on first use, in a worker thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_fal: Callable[[], Fal],
+        open_ledger: Callable[[], Ledger] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.settings = settings
+        self.runtime = runtime or Runtime()
+        self.store = JobStore(settings.data_dir, self.runtime, open_ledger or self._sqlite)
+        self._open_fal = open_fal
+        self._opened_fal: Fal | None = None
+        self._tasks: TaskGroup | None = None
+        self._parts: _Parts | None = None
+        self.unanswered: set[str] = set()
+        """Fingerprints of calls whose price the user was asked about without an answer."""
+
+    # ---- lifetime
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[JobService]:
+        """Everything that must outlive a tool call, for as long as the server serves."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                try:
+                    yield self
+                finally:
+                    await self.close()
+                    tasks.cancel_scope.cancel()
+        finally:
+            # Only now: a task that was stopped may have had something to write down, or to ask.
+            await self._close_fal()
+            self.store.close()
+
+    async def recover(self) -> None:
+        """Bring the ledger back to the truth, now and every minute, for as long as the service is open."""
+        await self._part().reconciler.run()
+
+    def in_background(self, work: Callable[..., Coroutine[object, object, None]], *arguments: object) -> None:
+        """Do *work* for as long as the service is open."""
+        self._group().start_soon(work, *arguments)
+
+    async def close(self) -> None:
+        """Send nothing new, and let what is on its way be answered."""
+        if self._parts is not None:
+            await self._parts.submitter.drain(_DRAIN_SECONDS)
+        await self._close_fal()
+
+    async def _close_fal(self) -> None:
+        if self._opened_fal is not None:
+            with anyio.move_on_after(0.2, shield=True):
+                await self._opened_fal.aclose()
+
+    # ---- starting
+
+    async def prepare(self, plan: Plan, quote: Quote, arguments: Mapping[str, object]) -> Draft:
+        """
+        Look at every picture of *plan* before anything costs or leaves this machine.
+
+        Raises:
+            InputRefused: A picture may not be used, or the model would not take it.
+            NotAvailable: A picture needs what is not installed here.
+        """
+        from kling_mcp.jobs.pictures import framed
+        from kling_mcp.jobs.submitter import Draft
+
+        frames = await framed(plan, self.settings, self._saved_video, job_of=self._job_of)
+        return Draft(plan, quote, arguments, frames)
+
+    async def find_duplicate(self, draft: Draft) -> Job | None:
+        """The job that already answers for the same call, if there is one."""
+        fingerprint = draft.fingerprint(self.settings.account)
+        return await self.store.run(lambda ledger: ledger.find_duplicate(fingerprint, self.runtime.now_ms()))
+
+    async def check(self, draft: Draft) -> None:
+        """
+        Refuse now what `start` would refuse, before a person is asked about the price.
+
+        Raises:
+            NoApiKey: There is no key to pay with.
+            OverBudget: A limit would be passed.
+            LedgerUnavailable: The job could not be recorded.
+        """
+        if self.settings.backend == "fal" and self.settings.fal_key is None:
+            raise NoApiKey
+        await self.store.owner()
+        ceiling_u, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
+        await self.store.run(lambda ledger: ledger.afford(ceiling_u, limits, self.runtime.now_ms()))
+
+    async def start(self, draft: Draft, nonce: str | None = None) -> Started:
+        """
+        Start *draft*, once: the same call finds the same job.
+
+        Raises:
+            NoApiKey: There is no key to pay with.
+            OverBudget: A limit would be passed.
+            LedgerUnavailable: The job could not be recorded, so it was not started.
+        """
+        from kling_mcp.jobs.submitter import Submission
+
+        if self.settings.backend == "fal" and self.settings.fal_key is None:
+            raise NoApiKey
+        submission = Submission(draft, nonce)
+        self._group().start_soon(self._part().submitter.produce, submission)
+        with anyio.move_on_after(_KNOWN_WITHIN_SECONDS):
+            await submission.settled.wait()
+        if submission.job_id is None:
+            await submission.known.wait()
+        if isinstance(submission.error, KlingError):
+            raise submission.error
+        if submission.error is not None:
+            # Before the reservation, so certainly before anything was sent.
+            reference = secrets.token_hex(4)
+            log.error("a job could not be reserved", exc_info=submission.error, extra={"reference": reference})
+            raise Internal(reference) from submission.error
+        try:
+            return Started(await self.get(submission.job_id or ""), submission.fresh)
+        except LedgerUnavailable as error:
+            raise LedgerUnavailable(
+                error.what,
+                "The job goes on; list_jobs shows it once the ledger can be read, and the same call finds it.",
+                billed="maybe",
+                job_id=submission.job_id,
+            ) from error
+
+    # ---- looking
+
+    async def get(self, job_id: str) -> Job:
+        """
+        One job, by its own id or by fal's for its request.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        try:
+            return await self.store.run(lambda ledger: ledger.get(job_id))
+        except UnknownJob:
+            found = await self.store.run(lambda ledger: ledger.of_request(job_id))
+            if found is None:
+                raise
+            return found
+
+    async def page(self, state: State | None, limit: int, before_seq: int | None) -> Sequence[Job]:
+        """Jobs, newest first."""
+        return await self.store.run(lambda ledger: ledger.page(state=state, limit=limit, before_seq=before_seq))
+
+    async def spend(self) -> Sequence[DaySpend]:
+        """Money by UTC day, newest first."""
+        return await self.store.run(lambda ledger: ledger.spend(self.runtime.now_ms()))
+
+    async def wait_for_change(self, job: Job, seconds: float) -> Job:
+        """The job as soon as it differs from *job*, or as it is after *seconds*."""
+        return await self.store.wait_for_change(job, seconds)
+
+    def is_settled(self, job: Job) -> bool:
+        """Whether nothing more will happen to *job* by itself soon."""
+        if job.state == "completed":
+            return job.saved_to is not None or job.save_trouble is not None or self.settings.output_dir is None
+        return job.state in {"failed", "cancelled", "not_submitted", "unknown"}
+
+    def repair_in_background(self, job: Job) -> None:
+        """Save a finished video that could not be saved, or that nobody wanted saved when it was finished."""
+        if job.state == "completed" and job.saved_to is None and self.settings.output_dir is not None:
+            self._part().poller.follow(job)
+
+    async def last_frame(self, job_id: str) -> bytes:
+        """
+        The last frame of a job's video as PNG.
+
+        Raises:
+            UnknownJob: No such job, or none with a saved video.
+            NotAvailable: The part that decodes videos is not installed.
+        """
+        path = (await self.get(job_id)).saved_to
+        if path is None:
+            raise UnknownJob(job_id)
+        from kling_mcp.media.frames import last_frame
+
+        return await anyio.to_thread.run_sync(last_frame, Path(path))
+
+    # ---- ending
+
+    async def cancel(self, job_id: str) -> tuple[Job, str]:
+        """
+        Ask for *job_id* to be cancelled; what is said back is certain only about what happened here.
+
+        Raises:
+            UnknownJob: No such job.
+            FalUnreachable: fal.ai could not be asked.
+        """
+        from kling_mcp.jobs.poller import CANCELLED_IN_QUEUE, receipt_of
+
+        job = await self.get(job_id)
+        job_id = job.job_id
+        if job.state == "preparing":
+            found = await self.store.apply(job_id, Withdrawn(_CANCELLED_BEFORE))
+            if found.changed:
+                return found.job, "It was cancelled before anything was sent. Nothing was charged."
+            job = found.job
+        if not job.open:
+            return job, f"It had already ended as {job.state}; nothing changed."
+        job = await self.store.run(lambda ledger: ledger.mark_cancel(job_id, self.runtime.now_ms()))
+        if job.state in {"submitting", "unknown"}:
+            return job, (
+                "fal.ai has not confirmed this request yet. It is cancelled as soon as that is known, "
+                "and may still run and be billed."
+            )
+        outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
+        match outcome:
+            case "removed":
+                found = await self.store.apply(job_id, CancelledAtFal(CANCELLED_IN_QUEUE))
+                return found.job, "It was taken out of the queue before it ran. Nothing was charged."
+            case "requested":
+                if job.state == "queued":
+                    job = (await self.store.apply(job_id, Progressed(running=True))).job
+                return job, CANCELLED_TOO_LATE
+            case "too_late":
+                return job, "It had already finished at fal.ai, so it is billed; get_job brings the video."
+            case "not_found":
+                return job, "fal.ai does not know this request any more; get_job shows what becomes of it."
+            case _:
+                assert_never(outcome)
+
+    async def withdraw(self, job_id: str) -> Job:
+        """
+        Cancel *job_id* if that certainly costs nothing; a video that is being rendered is billed and goes on.
+
+        Raises:
+            UnknownJob: No such job.
+            FalUnreachable: fal.ai could not be asked.
+        """
+        from kling_mcp.fal.queue import QueueStatus
+        from kling_mcp.jobs.poller import receipt_of
+
+        job = await self.get(job_id)
+        if job.state == "submitting":
+            job = await self.wait_for_change(job, _KNOWN_WITHIN_SECONDS)
+        if job.state == "queued":
+            status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
+            if not isinstance(status, QueueStatus) or status.running:
+                return job
+        return (await self.cancel(job.job_id))[0] if job.state in {"preparing", "queued"} else job
+
+    async def resolve(self, job_id: str, *, charged: bool, request_id: str | None) -> Job:
+        """
+        Settle an unknown job by the user's word.
+
+        Raises:
+            UnknownJob: No such job.
+            InvalidArguments: The job is not unknown, or fal has no such request.
+        """
+        job = await self.get(job_id)
+        job_id = job.job_id
+        if job.state != "unknown":
+            raise InvalidArguments(
+                f"Job {job_id} is {job.state}, not unknown; there is nothing to settle.",
+                f"get_job with job_id {job_id} shows it.",
+                field="job_id",
+                billed=job.billed,
+                job_id=job_id,
+            )
+        if charged and request_id is not None:
+            return await self._found_by_user(job, request_id)
+        fault = _SAID_CHARGED if charged else _SAID_NOT_CHARGED
+        return (await self.store.apply(job_id, SettledByUser(charged=charged, fault=fault))).job
+
+    async def _found_by_user(self, job: Job, request_id: str) -> Job:
+        from kling_mcp.fal.queue import Receipt
+
+        try:
+            await self._fal().queue.status(job.intent.endpoint_id, Receipt(request_id, None, None, None, None))
+        except KlingError as error:
+            raise InvalidArguments(
+                f"fal.ai does not confirm request {request_id[:64]!r} ({error.what})",
+                "The request id is shown at https://fal.ai/dashboard/requests; without one, leave request_id out.",
+                field="request_id",
+                billed="maybe",
+                job_id=job.job_id,
+            ) from error
+        found = await self.store.apply(job.job_id, Accepted(request_id=request_id))
+        if not found.changed:
+            raise InvalidArguments(
+                f"Request {request_id[:64]!r} already belongs to another job.",
+                "list_jobs shows which one has it.",
+                field="request_id",
+                billed="maybe",
+                job_id=job.job_id,
+            )
+        self._part().poller.follow(found.job)
+        return found.job
+
+    # ---- parts
+
+    async def _saved_video(self, job_id: str) -> str | None:
+        return (await self.get(job_id)).saved_to
+
+    async def _job_of(self, place: str) -> str | None:
+        """The job whose video is at the path or address *place*, among the newest."""
+        jobs = await self.page("completed", _JOBS_LOOKED_THROUGH, None)
+        return next((job.job_id for job in jobs if place == job.saved_to or f"'{place}'" in repr(job.result)), None)
+
+    def _group(self) -> TaskGroup:
+        if self._tasks is None:
+            msg = "the service is not open"
+            raise RuntimeError(msg)
+        return self._tasks
+
+    def _fal(self) -> Fal:
+        if self._opened_fal is None:
+            self._opened_fal = self._open_fal()
+        return self._opened_fal
+
+    def _part(self) -> _Parts:
+        """The parts that need the client of fal, made when the first of them is needed."""
+        if self._parts is None:
+            from kling_mcp.jobs.poller import Poller
+            from kling_mcp.jobs.reconciler import Reconciler
+            from kling_mcp.jobs.saver import Saver
+            from kling_mcp.jobs.submitter import Submitter
+
+            saver = Saver(self.store, self.settings, self._fal)
+            poller = Poller(self.store, self.settings, self._fal, saver, self._group)
+            can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
+            submitter = Submitter(self.store, self.settings, self._fal, poller.follow)
+            reconciler = Reconciler(
+                self.store,
+                self._fal,
+                poller,
+                under_way=submitter.under_way,
+                can_ask=can_ask,
+                simulated=self.settings.backend == "simulator",
+            )
+            self._parts = _Parts(saver, poller, reconciler, submitter)
+        return self._parts
+
+    def _sqlite(self) -> Ledger:
+        import uuid
+
+        from kling_mcp.jobs.sqlite import SqliteLedger
+
+        # The simulator spends nothing: its jobs never mix with those that were paid for.
+        name = "ledger" if self.settings.backend == "fal" else "simulator"
+        return SqliteLedger(self.settings.data_dir, lambda: uuid.uuid4().hex, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    saver: Saver
+    poller: Poller
+    reconciler: Reconciler
+    submitter: Submitter
+
+
+if TYPE_CHECKING:
+    from kling_mcp.jobs.poller import Poller
+    from kling_mcp.jobs.reconciler import Reconciler
+    from kling_mcp.jobs.saver import Saver
+    from kling_mcp.jobs.submitter import Submitter
+
+_CANCELLED_BEFORE: Final = Fault("cancelled", "It was cancelled before anything was sent.", "no")
+_SAID_CHARGED: Final = Fault(
+    "fal_rejected",
+    "The user says that fal.ai charged it. The video, if there is one, is at https://fal.ai/dashboard/requests.",
+    "yes",
+)
+_SAID_NOT_CHARGED: Final = Fault("fal_rejected", "The user says that fal.ai has no such request.", "no")

@@ -1,0 +1,338 @@
+"""
+From an intent to a request that fal has accepted, in the only order that is safe.
+
+reserve (price held, on disk) → upload pictures (free, repeatable) → *sending*
+(on disk) → one POST → what fal answered (on disk).
+
+All of it runs in the server's own task group. A tool call only waits for it,
+so a cancelled call, a closed pipe or a host's time limit cannot come between
+the POST and its record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, assert_never
+
+import anyio
+
+from kling_mcp.errors import KlingError, LedgerUnavailable
+from kling_mcp.fal.queue import Accepted as FalAccepted
+from kling_mcp.fal.queue import NotSent as FalNotSent
+from kling_mcp.fal.queue import Rejected as FalRejected
+from kling_mcp.fal.queue import Unknown as FalUnknown
+from kling_mcp.jobs.budget import micro_dollars
+from kling_mcp.jobs.job import Accepted, Fault, Intent, Job, LostTrack, NotSent, Sending
+from kling_mcp.jobs.ledger import Limits, Upload
+from kling_mcp.shown import shorten_data_uris
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kling_mcp.catalog.arguments import PictureSlot, Plan
+    from kling_mcp.catalog.pricing import Quote
+    from kling_mcp.fal.client import Fal
+    from kling_mcp.fal.queue import SubmitOutcome
+    from kling_mcp.jobs.ledger import ApplyResult
+    from kling_mcp.jobs.store import JobStore
+    from kling_mcp.media.pictures import Picture
+    from kling_mcp.settings import Settings
+
+__all__ = ["Draft", "Frame", "Submission", "Submitter"]
+
+log = logging.getLogger(__name__)
+
+UPLOAD_LIFETIME_SECONDS: Final = 7 * 24 * 3600
+"""How long fal keeps an uploaded picture: long enough for a queue, short enough for privacy."""
+
+_REUSE_MARGIN_SECONDS: Final = 24 * 3600
+"""An upload is used again only while it has at least this long to live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture of the job: a link that fal fetches, or bytes that are uploaded for it."""
+
+    slot: PictureSlot
+    content: str | Picture
+
+    @property
+    def url(self) -> str | None:
+        """The link, where the picture is one already."""
+        return self.content if isinstance(self.content, str) else None
+
+    @property
+    def identity(self) -> str:
+        """What makes two pictures the same picture."""
+        return self.content if isinstance(self.content, str) else f"sha256:{self.content.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job that is checked and priced, and has cost nothing yet."""
+
+    plan: Plan
+    quote: Quote
+    arguments: Mapping[str, object]
+    frames: tuple[Frame, ...]
+
+    def fingerprint(self, account: str) -> str:
+        """What makes two calls the same call: account, endpoint, the wish with the pictures' contents, and take."""
+        from kling_mcp.catalog.arguments import wish
+
+        body = _filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
+        whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+class Submission:
+    """A draft on its way; `known` once there is a job, `settled` once fal's answer is recorded."""
+
+    def __init__(self, draft: Draft, nonce: str | None) -> None:
+        self.draft = draft
+        self.nonce = nonce
+        self.known = anyio.Event()
+        self.settled = anyio.Event()
+        self.fresh = False
+        self.job_id: str | None = None
+        self.error: Exception | None = None
+
+
+class Submitter:
+    """
+    Sends drafts to fal, each at most once.
+
+    Args:
+        fal: Gives the client, made on first use.
+        accepted: Called with every job that fal has accepted.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        settings: Settings,
+        fal: Callable[[], Fal],
+        accepted: Callable[[Job], None],
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._fal = fal
+        self._accepted = accepted
+        self._busy: set[str] = set()
+        self._under_way = 0
+        self._idle = anyio.Event()
+        self._closing = False
+
+    async def produce(self, submission: Submission) -> None:
+        """Bring *submission* as far as it gets; what went wrong is on the take or in the ledger."""
+        try:
+            await self._produce(submission)
+        except Exception as error:
+            if submission.job_id is None:
+                submission.error = error
+            else:
+                log.exception("a job could not be submitted", extra={"job_id": submission.job_id})
+        finally:
+            submission.known.set()
+            submission.settled.set()
+
+    async def _produce(self, submission: Submission) -> None:
+        owner = (await self._store.owner()).mine
+        intent = self._intent(submission)
+        self._busy.add(intent.job_id)
+        try:
+            await self._bring(submission, intent, owner)
+        finally:
+            self._busy.discard(intent.job_id)
+
+    async def _bring(self, submission: Submission, intent: Intent, owner: str) -> None:
+        limits = Limits.of(self._settings)
+        reservation = await self._store.run(
+            lambda ledger: ledger.reserve(intent, limits, owner, self._store.runtime.now_ms())
+        )
+        job = reservation.job
+        submission.job_id, submission.fresh = job.job_id, reservation.fresh
+        submission.known.set()
+        if not reservation.fresh:
+            return
+        self._store.runtime.checkpoint("reserved")
+        await self._store.tell(job)
+        try:
+            body = await self._body(submission.draft)
+        except KlingError as error:
+            await self._store.apply(job.job_id, NotSent(_fault(error)))
+            return
+        except Exception:
+            await self._store.apply(job.job_id, NotSent(_BROKEN))
+            raise
+        if self._closing:
+            await self._store.apply(job.job_id, NotSent(_STOPPED))
+            return
+        await self._send(job, body)
+
+    def under_way(self, job_id: str) -> bool:
+        """Whether this process is still bringing *job_id* to fal."""
+        return job_id in self._busy
+
+    def _intent(self, submission: Submission) -> Intent:
+        draft = submission.draft
+        plan, quote = draft.plan, draft.quote
+        return Intent(
+            job_id=self._store.runtime.new_id(),
+            account=self._settings.account,
+            fingerprint=draft.fingerprint(self._settings.account),
+            take=plan.take,
+            model=plan.endpoint.model,
+            endpoint_id=plan.endpoint.endpoint_id,
+            arguments=_plain(draft),
+            estimate_u=micro_dollars(quote.estimated_usd),
+            ceiling_u=micro_dollars(quote.ceiling_usd),
+            basis=quote.basis,
+            video_seconds=plan.seconds,
+            expected_seconds=plan.endpoint.expected_seconds(plan.seconds),
+            warnings=(*plan.warnings, *quote.warnings, *_changes(draft.frames)),
+            nonce=submission.nonce,
+            sound=plan.endpoint.sound == "always" if plan.audio is None else plan.audio,
+        )
+
+    async def _body(self, draft: Draft) -> dict[str, object]:
+        urls = [(frame.slot.path, await self._link(frame.content)) for frame in draft.frames]
+        return _filled(draft.plan.body, urls)
+
+    async def _link(self, picture: str | Picture) -> str:
+        if isinstance(picture, str):
+            return picture
+        now_ms = self._store.runtime.now_ms()
+        known = await self._store.run(
+            lambda ledger: ledger.upload(picture.sha256, now_ms + _REUSE_MARGIN_SECONDS * 1000)
+        )
+        # The simulator forgets its files when it ends, fal does not.
+        if known is not None and self._settings.backend == "fal":
+            return known.url
+        self._store.runtime.checkpoint("uploading")
+        url = await self._fal().storage.upload(
+            picture.data, picture.content_type, picture.file_name, lifetime_seconds=UPLOAD_LIFETIME_SECONDS
+        )
+        upload = Upload(picture.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
+        self._store.runtime.checkpoint("uploaded")
+        await self._store.run(lambda ledger: ledger.remember_upload(upload))
+        return url
+
+    async def _send(self, job: Job, body: Mapping[str, object]) -> None:
+        self._under_way += 1
+        try:
+            self._store.runtime.checkpoint("before sending is recorded")
+            sending = await self._recorded_as_sending(job, body)
+            self._store.runtime.checkpoint("sending recorded")
+            if sending.changed and self._closing:
+                await self._store.apply(job.job_id, NotSent(_STOPPED))
+            elif sending.changed:
+                await self._post(job, body)
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+                self._idle = anyio.Event()
+
+    async def _recorded_as_sending(self, job: Job, body: Mapping[str, object]) -> ApplyResult:
+        try:
+            return await self._store.apply(job.job_id, Sending(body))
+        except LedgerUnavailable as trouble:
+            # Nothing leaves without its record, so it is certain that nothing has left.
+            with contextlib.suppress(LedgerUnavailable):
+                await self._store.apply(job.job_id, NotSent(_fault(trouble)))
+            raise
+
+    async def _post(self, job: Job, body: Mapping[str, object]) -> None:
+        outcome: SubmitOutcome = FalUnknown("the program was interrupted while the request was on its way")
+        try:
+            outcome = await self._fal().queue.submit(job.intent.endpoint_id, body, job_id=job.job_id)
+        finally:
+            # The one shield: what fal has accepted is written down before anything may stop this task.
+            with anyio.CancelScope(shield=True):
+                self._store.runtime.checkpoint("answered")
+                await self._record(job, outcome)
+                self._store.runtime.checkpoint("answer recorded")
+
+    async def _record(self, job: Job, outcome: SubmitOutcome) -> None:
+        match outcome:
+            case FalAccepted(receipt=receipt):
+                accepted = Accepted(
+                    receipt.request_id,
+                    receipt.status_url,
+                    receipt.response_url,
+                    receipt.cancel_url,
+                    receipt.queue_position,
+                )
+                recorded = await self._store.keep_accepted(job.job_id, accepted)
+                if recorded is None:
+                    # Only the journal has it: follow it from memory, recovery brings it into the ledger.
+                    recorded = replace(
+                        job, state="queued", request_id=receipt.request_id, status_url=receipt.status_url,
+                        response_url=receipt.response_url, cancel_url=receipt.cancel_url,
+                    )  # fmt: skip
+                self._accepted(recorded)
+            case FalRejected(failure=failure):
+                fault = Fault(
+                    failure.code,
+                    f"{failure.sentence} {failure.next_step}",
+                    "no",
+                    failure.field,
+                    failure.upstream_detail,
+                )
+                await self._store.apply(job.job_id, NotSent(fault))
+            case FalNotSent(reason=reason):
+                log.warning("a request was not sent", extra={"job_id": job.job_id, "why": reason})
+                fault = Fault("fal_unreachable", f"fal.ai could not be reached ({reason}). Nothing was sent.", "no")
+                await self._store.apply(job.job_id, NotSent(fault))
+            case FalUnknown(reason=reason):
+                await self._store.apply(job.job_id, LostTrack(reason))
+            case _:
+                assert_never(outcome)
+
+    async def drain(self, seconds: float) -> None:
+        """Send nothing new, and give what is on its way *seconds* to be answered."""
+        self._closing = True
+        with anyio.move_on_after(seconds, shield=True):
+            while self._under_way:
+                await self._idle.wait()
+
+
+_STOPPED: Final = Fault(
+    "internal", "The server was stopped before the request was sent. The same call starts the job again.", "no"
+)
+
+
+_BROKEN: Final = Fault(
+    "internal", "A picture could not be brought to fal.ai, so the request was not sent. The log says why.", "no"
+)
+
+
+def _fault(error: KlingError) -> Fault:
+    return Fault(error.code, f"{error.what} {error.next_step}", error.billed, error.field)
+
+
+def _plain(draft: Draft) -> Mapping[str, object]:
+    """The arguments with their shots as a list, also where a host sent it as text; pictures in them are named only."""
+    plain = {name: value for name, value in shorten_data_uris(draft.arguments).items() if name != "shots"}
+    shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
+    return {**plain, "shots": shots} if shots else plain
+
+
+def _changes(frames: Sequence[Frame]) -> tuple[str, ...]:
+    return tuple(change for frame in frames if not isinstance(frame.content, str) for change in frame.content.changes)
+
+
+def _filled(body: Mapping[str, object], values: Sequence[tuple[tuple[str | int, ...], str]]) -> dict[str, object]:
+    """A copy of *body* with *values* put where their paths say."""
+    filled: dict[str, object] = json.loads(json.dumps(body))
+    for path, value in values:
+        place: object = filled
+        for part in path[:-1]:
+            place = place[part]  # type: ignore[index]  # a path of the plan leads through its own body
+        place[path[-1]] = value  # type: ignore[index]
+    return filled

@@ -1,0 +1,285 @@
+"""
+The unfinished file of a download: one owner at a time, and nothing under a final name before it is whole.
+
+The bytes are in ``<name>.part`` and what is needed to go on after a kill is in ``<name>.part.json``. The notes name the
+part's inode: a file that merely has the name is somebody else's, and is neither overwritten nor continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from kling_mcp.media.allowed_paths import FolderHandle, system
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = ["DownloadError", "Reason", "UnfinishedFile", "disk_errors"]
+
+_MAX_PARTS: Final = 9
+_MAX_NOTES_BYTES: Final = 4096
+_READ_BYTES: Final = 1 << 20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Reason(StrEnum):
+    """Why a video could not be saved."""
+
+    EXPIRED = "expired"
+    REFUSED_HOST = "refused_host"
+    DISK_FULL = "disk_full"
+    NO_PERMISSION = "no_permission"
+    DAMAGED = "damaged"
+    INTERRUPTED = "interrupted"
+    BUSY = "busy"
+
+
+_NEXT_STEPS: Final = {
+    Reason.EXPIRED: "The video itself was made; fal.ai no longer offers it under this link.",
+    Reason.REFUSED_HOST: "The video itself was made; open its URL in a browser, or allow its host.",
+    Reason.DISK_FULL: "Once there is room, get_job saves it.",
+    Reason.NO_PERMISSION: "Once KLING_MCP_OUTPUT_DIR names a folder that can be written to, get_job saves it.",
+    Reason.DAMAGED: "get_job fetches it from the beginning.",
+    Reason.INTERRUPTED: "get_job continues where it stopped.",
+    Reason.BUSY: "get_job shows where it is saved when that has finished.",
+}
+
+
+class DownloadError(Exception):
+    """
+    The video was made and paid for, but is not in the output folder.
+
+    No refusal: the job stays completed, and the text is a warning on it.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"The video was not saved: {detail}. {_NEXT_STEPS[reason]}")
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def disk_errors() -> Generator[None]:
+    """
+    Tell what the disk refuses in the terms of a download.
+
+    Raises:
+        DownloadError: For every `OSError` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DownloadError(Reason.DISK_FULL, "the disk is full") from None
+        if isinstance(error, system.NameTaken):
+            detail = str(error.args[1])
+        else:
+            detail = f"the output folder cannot be written to ({os.strerror(error.errno or errno.EIO)})"
+        raise DownloadError(Reason.NO_PERMISSION, detail) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What is known of the bytes in a part."""
+
+    file: int
+    etag: str | None
+    total: int | None
+    kling_mcp_part: int = 1
+
+    @classmethod
+    def read(cls, text: bytes) -> _Notes | None:
+        """None when *text* is something else."""
+        try:
+            value: Any = json.loads(text)
+        except ValueError:
+            return None
+        if not isinstance(value, dict):
+            return None
+        found = cast("dict[str, object]", value)
+        file, etag, total = found.get("file"), found.get("etag"), found.get("total")
+        known = found.get("kling_mcp_part") == 1 and isinstance(file, int)
+        if known and isinstance(etag, str | None) and isinstance(total, int | None):
+            return cls(cast("int", file), etag, total)
+        return None
+
+
+class UnfinishedFile:
+    """A part that this process alone writes to; close it in any case."""
+
+    def __init__(self, folder: FolderHandle, part: str, descriptor: int, notes: _Notes | None) -> None:
+        self._folder = folder
+        self._part = part
+        self._descriptor: int | None = descriptor
+        self._file = os.fstat(descriptor).st_ino
+        self._notes = notes
+        self.published: str | None = None
+        """The final name that an earlier process gave it just before it was killed."""
+
+    @classmethod
+    def claim(cls, folder: Path, name: str) -> UnfinishedFile:
+        """
+        The part of the video *name* in *folder*, made or continued.
+
+        Raises:
+            DownloadError: Another process is saving this video, or the folder cannot be written to.
+        """
+        with disk_errors(), contextlib.ExitStack() as stack:
+            handle = stack.enter_context(FolderHandle(folder))
+            for number in range(1, _MAX_PARTS + 1):
+                part = f"{name}.part" if number == 1 else f"{name}.{number}.part"
+                with contextlib.suppress(system.NameTaken):
+                    claimed = _claim(cls, handle, part, name)
+                    stack.pop_all()
+                    return claimed
+            raise system.NameTaken(errno.EEXIST, f"other files are in the way of {name}.part")
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return os.fstat(self._open).st_size
+
+    @property
+    def total(self) -> int | None:
+        """Bytes that the whole file has, as far as the server said."""
+        return self._notes.total if self._notes else None
+
+    @property
+    def etag(self) -> str | None:
+        """The strong validator of the bytes so far; None when they cannot be continued."""
+        return self._notes.etag if self._notes else None
+
+    def restart(self, etag: str | None, total: int | None) -> None:
+        """Drop the bytes so far; what comes now belongs to *etag*."""
+        with disk_errors():
+            # In this order: a kill in between leaves an empty part, which is safe under any notes.
+            os.ftruncate(self._open, 0)
+            self._notes = _Notes(self._file, etag, total)
+            _write_notes(self._folder, f"{self._part}.json", self._notes)
+
+    def append(self, data: bytes) -> None:
+        """Write *data* at the end."""
+        with disk_errors():
+            os.lseek(self._open, 0, os.SEEK_END)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._open, view) :]
+
+    def beginning(self) -> bytes:
+        """The first twelve bytes."""
+        with disk_errors():
+            os.lseek(self._open, 0, os.SEEK_SET)
+            return os.read(self._open, 12)
+
+    def sha256(self) -> str:
+        """Of everything on the disk, in hexadecimal."""
+        digest = hashlib.sha256()
+        with disk_errors():
+            os.lseek(self._open, 0, os.SEEK_SET)
+            while piece := os.read(self._open, _READ_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def publish(self, name: str) -> str:
+        """
+        Give the file its final name, which is returned: *name*, or with `` (2)`` when that is taken.
+
+        Raises:
+            DownloadError: The disk refuses.
+        """
+        descriptor, self._descriptor = self._open, None
+        with disk_errors():
+            final = self._folder.publish(self._part, descriptor, name)
+            self._folder.remove(f"{self._part}.json")
+        return final
+
+    def discard(self) -> None:
+        """Remove the part; the next attempt begins anew."""
+        with disk_errors():
+            self._folder.remove(self._part)
+            self._folder.remove(f"{self._part}.json")
+
+    def close(self) -> None:
+        """Let go of the file; a part stays for the next attempt."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._folder.__exit__(None, None, None)
+
+    @property
+    def _open(self) -> int:
+        assert self._descriptor is not None, "the file has been published"  # noqa: S101 - a defect of the caller
+        return self._descriptor
+
+
+def _claim(kind: type[UnfinishedFile], folder: FolderHandle, part: str, name: str) -> UnfinishedFile:
+    descriptor = _open_locked(folder, part)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_nlink != 1:
+            # Killed between the two halves of a publication, or a hard link that leads out of the folder.
+            final = folder.published(name, descriptor)
+            if final is None:
+                raise system.NameTaken(errno.EEXIST, "the part is a hard link")
+            folder.remove(part)
+            folder.remove(f"{part}.json")
+            claimed = kind(folder, part, descriptor, None)
+            claimed.published = final
+            return claimed
+        notes = _read_notes(folder, f"{part}.json")
+        ours = notes is not None and notes.file == status.st_ino
+        if status.st_size and not ours:
+            raise system.NameTaken(errno.EEXIST, "a file of somebody else has the name")
+        return kind(folder, part, descriptor, notes if ours else None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _open_locked(folder: FolderHandle, part: str) -> int:
+    """The part, which no other process has; a process that has just published it is waited out by trying again."""
+    while True:
+        descriptor = folder.reopen(part)
+        if descriptor is None:
+            try:
+                descriptor = folder.create(part)
+            except FileExistsError:
+                continue
+        if not folder.lock(descriptor):
+            os.close(descriptor)
+            raise DownloadError(Reason.BUSY, "another process is saving it at this moment")
+        if folder.is_still(part, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _read_notes(folder: FolderHandle, name: str) -> _Notes | None:
+    """The notes *name*; none when they are missing or empty; `NameTaken` when the file is something else."""
+    descriptor = folder.reopen(name)
+    if descriptor is None:
+        return None
+    try:
+        text = os.read(descriptor, _MAX_NOTES_BYTES)
+        notes = _Notes.read(text)
+        if os.fstat(descriptor).st_nlink != 1 or (text and notes is None):
+            raise system.NameTaken(errno.EEXIST, "a file of somebody else has the name of the notes")
+        return notes
+    finally:
+        os.close(descriptor)
+
+
+def _write_notes(folder: FolderHandle, name: str, notes: _Notes) -> None:
+    # Read first: only notes are replaced, and only while the part is locked.
+    _read_notes(folder, name)
+    folder.remove(name)
+    descriptor = folder.create(name)
+    try:
+        os.write(descriptor, json.dumps(asdict(notes)).encode())
+    finally:
+        os.close(descriptor)
