@@ -21,7 +21,7 @@ from urllib.parse import quote
 import anyio
 from mcp.client.client import Client
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote as price_of
 from kling_mcp.server.app import build
 from kling_mcp.settings import Settings
@@ -29,7 +29,7 @@ from kling_mcp.settings import Settings
 if TYPE_CHECKING:
     import mcp_types as t
 
-    from kling_mcp.catalog.endpoint import Endpoint, Tier
+    from kling_mcp.catalog.models import Endpoint, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

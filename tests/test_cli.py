@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from kling_mcp import __version__
-from kling_mcp.catalog.endpoint import Catalog, load
+from kling_mcp.catalog.models import Catalog, load
 from kling_mcp.commands import catalog as check
 from kling_mcp.commands.doctor import _first_day, _prices, examine
 from kling_mcp.fal.platform import PublishedModel

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import kling_mcp
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.commands.demo import _arguments, _film, _Progress, is_mp4
 from kling_mcp.errors import SettingsError
 

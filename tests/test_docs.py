@@ -24,8 +24,8 @@ import pytest
 from mcp.client.client import Client
 
 import kling_mcp
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.cli import run
 from kling_mcp.server.app import build

@@ -11,8 +11,8 @@ import anyio
 import pytest
 from mcp.client.client import Client
 
-from kling_mcp.catalog import endpoint as endpoint_module
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog import models
+from kling_mcp.catalog.models import load
 from kling_mcp.server.app import build
 from kling_mcp.server.schemas import job_schema
 from kling_mcp.settings import FalHosts, Secret, Settings
@@ -63,7 +63,7 @@ async def test_an_endpoint_that_nobody_has_seen_goes_from_estimate_to_a_saved_vi
 
 
 def test_what_an_endpoint_limits_otherwise_is_said_in_words_and_accepted_by_the_schema(tmp_path: Path) -> None:
-    bundled = Path(endpoint_module.__file__).with_name("endpoints") / "v3-pro.json"
+    bundled = Path(models.__file__).with_name("endpoints") / "v3-pro.json"
     data = json.loads(bundled.read_text("utf-8"))
     data |= {"model": "v9-pro", "endpoint_id": "fal-ai/kling-video/v9/pro/image-to-video"}
     data["input_schema"]["properties"]["cfg_scale"] |= {"maximum": 2, "default": 0.7}

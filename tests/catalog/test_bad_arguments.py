@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import InvalidArguments, KlingError, UnknownModel
 
 if TYPE_CHECKING:
-    from kling_mcp.catalog.endpoint import Tool
+    from kling_mcp.catalog.models import Tool
 
 IMAGE = "https://example.com/first.png"
 ONE: dict[str, Any] = {"image": IMAGE, "prompt": "The camera circles the vase."}

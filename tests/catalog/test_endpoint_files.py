@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import kling_mcp.catalog
-from kling_mcp.catalog.endpoint import CatalogError, Endpoint, load
+from kling_mcp.catalog.models import CatalogError, Endpoint, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

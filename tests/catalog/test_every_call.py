@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from kling_mcp.catalog.arguments import COMMON_ARGUMENTS, Plan, plan
-from kling_mcp.catalog.endpoint import Argument, Endpoint, Tool, load
+from kling_mcp.catalog.models import Argument, Endpoint, Tool, load
+from kling_mcp.catalog.plan import COMMON_ARGUMENTS, Plan, plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import InvalidArguments, UnknownModel
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import Catalog, load
+from kling_mcp.catalog.models import Catalog, load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import InvalidArguments
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.arguments import PictureSlot, Shot, plan, wish
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import PictureSlot, Shot, plan, wish
 
 if TYPE_CHECKING:
-    from kling_mcp.catalog.endpoint import Tool
+    from kling_mcp.catalog.models import Tool
 
 IMAGE = "https://example.com/first.png"
 ONE: dict[str, Any] = {"image": IMAGE, "prompt": "The camera circles the vase."}

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import Endpoint, Tier, load
+from kling_mcp.catalog.models import Endpoint, Tier, load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 
 FILES = "https://v3b.fal.media/files/b"

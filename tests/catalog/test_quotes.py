@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote
 
 PRICES: list[tuple[str, int, bool | None, bool, str, str]] = [

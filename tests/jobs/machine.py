@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import KlingError, LedgerUnavailable, OverBudget
 from kling_mcp.fal.queue import Unknown

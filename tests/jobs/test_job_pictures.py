@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import InputRefused
 from kling_mcp.jobs.pictures import framed
 from kling_mcp.media.pictures import Picture

@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import InputRefused
 from kling_mcp.jobs.pictures import framed
 from kling_mcp.settings import Settings

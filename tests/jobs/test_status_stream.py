@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from kling_mcp.catalog.arguments import plan
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.client import Fal

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kling_mcp import __version__
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.server.tools import TOOLS
 from tests.packaging.installing import ROOT, environment, listed, needs_uv, script, uv
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.server.arguments import read
 from kling_mcp.server.tools import TOOLS

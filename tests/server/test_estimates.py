@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.jobs.ledger import DaySpend
 from kling_mcp.server.models import estimate, estimate_headline
 from kling_mcp.settings import Settings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.server.instructions import instructions
 from kling_mcp.settings import Settings
 from tests.server.hosts import ERAS, NEWER, OLDER, SHORT, data, house
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mcp.client.client import Client
 
-    from kling_mcp.catalog.endpoint import Argument, Endpoint
+    from kling_mcp.catalog.models import Argument, Endpoint
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
 VARIABLE = "KLING_MCP_UPDATE_SNAPSHOTS"

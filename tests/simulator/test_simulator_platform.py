@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.simulator.app import Switches
 from kling_mcp.simulator.clock import iso
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kling_mcp.catalog.endpoint import Endpoint, Price, Sound, Tier
+    from kling_mcp.catalog.models import Endpoint, Price, Sound, Tier
 
 __all__ = ["Quote", "quote"]
 

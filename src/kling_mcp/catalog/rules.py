@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from kling_mcp.errors import ArgumentFault
 
 if TYPE_CHECKING:
-    from kling_mcp.catalog.endpoint import Catalog, Endpoint, Rule, RuleKind
+    from kling_mcp.catalog.models import Catalog, Endpoint, Rule, RuleKind
     from kling_mcp.catalog.values import ValidationReport
 
 __all__ = ["check"]

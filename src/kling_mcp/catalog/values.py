@@ -28,7 +28,7 @@ from kling_mcp.texts import showable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kling_mcp.catalog.endpoint import Argument, ArgumentKind
+    from kling_mcp.catalog.models import Argument, ArgumentKind
 
 __all__ = [
     "ValidationReport",

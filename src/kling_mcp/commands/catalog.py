@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.errors import FalRejected, RateLimited, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from kling_mcp.catalog.endpoint import Argument, Endpoint, PictureLimits
+    from kling_mcp.catalog.models import Argument, Endpoint, PictureLimits
     from kling_mcp.fal.platform import FalPlatform, PublishedModel, UnitPrice
     from kling_mcp.settings import Settings
 

@@ -26,7 +26,7 @@ from kling_mcp.settings import expanded
 if TYPE_CHECKING:
     from mcp.client.client import Client
 
-    from kling_mcp.catalog.endpoint import Endpoint
+    from kling_mcp.catalog.models import Endpoint
 
 __all__ = ["demo", "is_mp4"]
 
@@ -112,7 +112,7 @@ def is_mp4(path: Path) -> bool:
 
 
 def _film(model: str | None, shots: int | None) -> _Film:
-    from kling_mcp.catalog.endpoint import load
+    from kling_mcp.catalog.models import load
 
     try:
         endpoint = load().default if model is None else load().model(model)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 
 from kling_mcp import __version__
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.commands.jobs import ledger_at, money
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
 from kling_mcp.jobs.budget import dollars, micro_dollars

@@ -23,7 +23,7 @@ from kling_mcp.media.allowed_paths import Contents
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from kling_mcp.catalog.arguments import PictureSlot, Plan
+    from kling_mcp.catalog.plan import PictureSlot, Plan
     from kling_mcp.media.pictures import Picture
     from kling_mcp.settings import Settings
 

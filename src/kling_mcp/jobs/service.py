@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from kling_mcp.catalog.arguments import Plan
+    from kling_mcp.catalog.plan import Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.job import State

@@ -33,7 +33,7 @@ from kling_mcp.shown import shorten_data_uris
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kling_mcp.catalog.arguments import PictureSlot, Plan
+    from kling_mcp.catalog.plan import PictureSlot, Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
@@ -82,7 +82,7 @@ class Draft:
 
     def fingerprint(self, account: str) -> str:
         """What makes two calls the same call: account, endpoint, the wish with the pictures' contents, and take."""
-        from kling_mcp.catalog.arguments import wish
+        from kling_mcp.catalog.plan import wish
 
         body = _filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
         whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]

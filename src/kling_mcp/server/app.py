@@ -24,7 +24,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from kling_mcp import __version__
-from kling_mcp.catalog.endpoint import Catalog, load
+from kling_mcp.catalog.models import Catalog, load
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.jobs.service import JobService
 from kling_mcp.server import confirm, prompts, resources, results, tasks
@@ -56,7 +56,7 @@ _NAME: Final = "kling-mcp"
 _WARM_AFTER_SECONDS: Final = 0.5
 _NEEDED_BY_THE_FIRST_JOB: Final = (
     "jsonschema",
-    "kling_mcp.catalog.arguments",
+    "kling_mcp.catalog.plan",
     "kling_mcp.catalog.pricing",
     "kling_mcp.jobs.pictures",
     "kling_mcp.jobs.sqlite",

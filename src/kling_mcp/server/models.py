@@ -14,8 +14,8 @@ from kling_mcp.shown import shorten_data_uris
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kling_mcp.catalog.arguments import Plan
-    from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, PictureLimits, Price
+    from kling_mcp.catalog.models import Argument, Catalog, Endpoint, PictureLimits, Price
+    from kling_mcp.catalog.plan import Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.jobs.ledger import DaySpend
     from kling_mcp.settings import Settings
@@ -34,7 +34,7 @@ def estimate(catalog: Catalog, arguments: Mapping[str, object], settings: Settin
         InvalidArguments: No model would take the arguments.
         UnknownModel: The model named does not exist.
     """
-    from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.plan import plan
     from kling_mcp.catalog.values import is_given
 
     named = is_given(arguments.get("model"))
@@ -116,7 +116,7 @@ def _budget(settings: Settings, today: DaySpend | None) -> Json:
 
 
 def _compared(catalog: Catalog, arguments: Mapping[str, object], settings: Settings) -> list[Json]:
-    from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.plan import plan
 
     rows: list[Json] = []
     for endpoint in catalog.endpoints:

@@ -15,7 +15,7 @@ from kling_mcp.media.optional import SHOWS_VIDEOS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, Tool
+    from kling_mcp.catalog.models import Argument, Catalog, Endpoint, Tool
 
 __all__ = [
     "FIRST",

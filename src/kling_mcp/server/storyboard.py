@@ -17,8 +17,8 @@ from kling_mcp.errors import KlingError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kling_mcp.catalog.arguments import PictureSlot
-    from kling_mcp.catalog.endpoint import Catalog
+    from kling_mcp.catalog.models import Catalog
+    from kling_mcp.catalog.plan import PictureSlot
     from kling_mcp.jobs.job import Job
 
 __all__ = ["PlannedShot", "Storyboard", "storyboard"]
@@ -62,7 +62,7 @@ def storyboard(catalog: Catalog, job: Job) -> Storyboard:
 @lru_cache(maxsize=256)
 def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], PictureSlot | None]:
     """The shots of a *call*, given as JSON, and its first picture: read once, for a job is shown again and again."""
-    from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.plan import plan
 
     arguments: dict[str, object] = json.loads(call)
     try:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
 
-    from kling_mcp.catalog.endpoint import Catalog
-    from kling_mcp.catalog.endpoint import Tool as JobTool
+    from kling_mcp.catalog.models import Catalog
+    from kling_mcp.catalog.models import Tool as JobTool
     from kling_mcp.errors import Billed
     from kling_mcp.jobs.job import Job
     from kling_mcp.server.app import App
@@ -117,7 +117,7 @@ async def _multi_shot_video(call: Call) -> Answer:
 
 
 async def _make(call: Call, tool: JobTool) -> Answer:
-    from kling_mcp.catalog.arguments import plan
+    from kling_mcp.catalog.plan import plan
     from kling_mcp.catalog.pricing import quote
 
     service = call.app.service

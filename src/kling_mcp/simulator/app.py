@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from kling_mcp.catalog.endpoint import load
+from kling_mcp.catalog.models import load
 from kling_mcp.simulator.clock import ScaledClock
 from kling_mcp.simulator.fault_middleware import FaultMiddleware
 from kling_mcp.simulator.faults import Script
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from kling_mcp.catalog.endpoint import Catalog, Endpoint
+    from kling_mcp.catalog.models import Catalog, Endpoint
     from kling_mcp.simulator.clock import Clock
     from kling_mcp.simulator.fault_middleware import Recorded
     from kling_mcp.simulator.outcomes import Outcome

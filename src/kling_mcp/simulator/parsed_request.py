@@ -18,7 +18,7 @@ from kling_mcp.simulator.queue import Shot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kling_mcp.catalog.endpoint import Argument, Endpoint
+    from kling_mcp.catalog.models import Argument, Endpoint
     from kling_mcp.simulator.storage import Files
 
 __all__ = ["ParsedRequest", "missing_files", "picture", "read"]

@@ -20,7 +20,7 @@ from kling_mcp.simulator.clock import iso
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from kling_mcp.catalog.endpoint import Endpoint
+    from kling_mcp.catalog.models import Endpoint
     from kling_mcp.simulator.app import Simulator
     from kling_mcp.simulator.queue import Job
 

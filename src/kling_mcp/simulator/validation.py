@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from kling_mcp.catalog.endpoint import Endpoint
+    from kling_mcp.catalog.models import Endpoint
 
 __all__ = ["complaints"]
 

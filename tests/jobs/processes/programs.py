@@ -32,8 +32,8 @@ def import_everything() -> None:
     import jsonschema
     import PIL.Image
 
-    import kling_mcp.catalog.arguments
-    import kling_mcp.catalog.endpoint
+    import kling_mcp.catalog.models
+    import kling_mcp.catalog.plan
     import kling_mcp.catalog.pricing
     import kling_mcp.cli
     import kling_mcp.fal.client
@@ -47,7 +47,7 @@ def import_everything() -> None:
     import kling_mcp.server.app
     import kling_mcp.server.stdio
 
-    kling_mcp.catalog.endpoint.load()
+    kling_mcp.catalog.models.load()
     del sqlite3, uuid, httpx, jsonschema, PIL
 
 
@@ -228,8 +228,8 @@ def open_ledger(folder: Path) -> Ledger:
 
 async def draft_of(service: JobService, arguments: Mapping[str, object]) -> Draft:
     """What `image_to_video` makes of *arguments*."""
-    from kling_mcp.catalog.arguments import plan
-    from kling_mcp.catalog.endpoint import load
+    from kling_mcp.catalog.models import load
+    from kling_mcp.catalog.plan import plan
     from kling_mcp.catalog.pricing import quote
 
     wanted = plan(load(), "image_to_video", arguments)

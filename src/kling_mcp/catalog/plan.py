@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from kling_mcp.catalog.endpoint import Argument, Catalog, Endpoint, PictureLimits, Tool
+    from kling_mcp.catalog.models import Argument, Catalog, Endpoint, PictureLimits, Tool
 
 __all__ = ["COMMON_ARGUMENTS", "MAX_TAKE", "MAX_WAIT_SECONDS", "PictureSlot", "Plan", "Shot", "plan", "wish"]
 
