@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.hosts.models import END, Model, answering
 from tests.hosts.screen import TMUX, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 pytestmark = [
@@ -37,13 +37,6 @@ CALL = {"image": "https://pictures.example.com/boat.png", "prompt": "The boat dr
 NO = "The user was asked about $2.10 and said no. Nothing was charged."
 UNDECIDED = "The user was asked about $2.10 and did not decide. Nothing was charged."
 PRICE = "Make a 5 s Kling video with o3-4k for $2.10?"
-
-
-@pytest.fixture(autouse=True)
-def nothing_runs_on(tmp_path: Path) -> Generator[None]:
-    """Codex leaves a daemon behind, with a program of its own in its home."""
-    yield
-    subprocess.run(["pkill", "-f", str(tmp_path / ".codex")], check=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +102,13 @@ def _codex(url: str, folder: Path, work: Path, env: dict[str, str], server: dict
     settings = [
         'model = "scripted"',
         'model_provider = "scripted"',
+        "check_for_update_on_startup = false",
+        "[analytics]",
+        "enabled = false",
+        # The daemon would outlive the test, and looks for updates.
+        "[features]",
+        "daemon_auto_start = false",
+        "in_app_updates = false",
         "[model_providers.scripted]",
         'name = "scripted"',
         f"base_url = {json.dumps(url + '/v1')}",
@@ -126,16 +126,15 @@ def _codex(url: str, folder: Path, work: Path, env: dict[str, str], server: dict
     ]
     (home / "config.toml").write_text("\n".join(settings) + "\n", encoding="utf-8")
     program = str(PROGRAMS / "codex")
-    return Host(
-        [program, "exec", "--skip-git-repo-check", "Make it."], [program], env | {"CODEX_HOME": str(home)}, work, server
-    )
+    alone = [program, "exec", "--skip-git-repo-check", "Make it."]
+    return Host(alone, [program, "--no-daemon"], env | {"CODEX_HOME": str(home)}, work, server)
 
 
-@pytest.mark.parametrize("name", ["claude", "codex"])
-def test_a_host_that_answers_the_question_by_itself_buys_with_the_users_amount(name: str, tmp_path: Path) -> None:
-    model = Model([("image_to_video", CALL), ("image_to_video", {**CALL, "max_cost_usd": 2.10}), ("list_jobs", {})])
+def run_alone(name: str, folder: Path, *calls: tuple[str, dict[str, Any]]) -> tuple[list[str], str]:
+    """What the tools told the model that makes *calls* where nobody can be asked, and the ledger afterwards."""
+    model = Model(calls)
     with answering(model) as url:
-        place = host(name, url, tmp_path)
+        place = host(name, url, folder)
         done = subprocess.run(
             place.alone,
             cwd=place.work,
@@ -146,15 +145,46 @@ def test_a_host_that_answers_the_question_by_itself_buys_with_the_users_amount(n
             timeout=120,
             check=False,
         )
-
     assert (done.returncode, END in done.stdout) == (0, True), done.stdout + done.stderr
-    asked, bought, listed = model.told
+    return model.told, place.jobs()
+
+
+both = pytest.mark.parametrize("name", ["claude", "codex"])
+
+
+@both
+def test_a_host_that_answers_the_question_by_itself_buys_with_the_users_amount(name: str, tmp_path: Path) -> None:
+    bought = {**CALL, "max_cost_usd": 2.10, "wait_seconds": 45}
+    (asked, made, listed), jobs = run_alone(
+        name, tmp_path, ("image_to_video", CALL), ("image_to_video", bought), ("list_jobs", {})
+    )
+
     assert "needs_confirmation" in asked
     assert "answered the question about the price by itself" in asked
     assert "call again with the same arguments and max_cost_usd 2.10" in asked
-    assert "kj_" in bought
+    assert "completed" in made
     assert listed.count("kj_") == 1
-    assert place.jobs().count("kj_") == 1
+    assert jobs.count("kj_") == 1
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 1
+
+
+@both
+def test_a_host_that_answers_the_question_by_itself_buys_nothing_without_the_whole_amount(
+    name: str, tmp_path: Path
+) -> None:
+    """
+    With no amount, with one below the price, and with one that was agreed for a shorter video.
+    """
+    told, jobs = run_alone(
+        name,
+        tmp_path,
+        ("image_to_video", CALL),
+        ("image_to_video", {**CALL, "max_cost_usd": 2.09}),
+        ("image_to_video", {**CALL, "duration": 10, "max_cost_usd": 2.10}),
+    )
+
+    assert [("needs_confirmation" in text, "kj_" in text) for text in told] == [(True, False)] * 3
+    assert "kj_" not in jobs
 
 
 @needs_tmux
