@@ -144,7 +144,7 @@ class _Desk(JobStore):
                 hold, self.hold = self.hold, None
                 await hold()
             self.hold_after -= 1
-        answer = await super().ask(question)
+        answer = await super().run(question)
         if self.then is not None:
             if self.then_after == 0:
                 then, self.then = self.then, None

@@ -250,4 +250,4 @@ def in_words(schema: Schema) -> Schema:
 
 
 def _said(schema: Schema) -> bool:
-    return all(choice in schema["description"] for choice in schema["enum"])
+    return all(str(choice) in schema.get("description", "") for choice in schema["enum"])

@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from kling_mcp.simulator.serve import bind, urls_of
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.programs import open_ledger
 from tests.jobs.processes.scene import Home
 
@@ -44,7 +45,7 @@ END;
 
 async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path) -> None:
     with bind() as nobody:
-        home = Home(ram, "key", urls_of(nobody))
+        home = Home(ram, CANARY_KEY, urls_of(nobody))
         open_ledger(ram / "state").close()
         with closing(sqlite3.connect(ram / "state" / "ledger.sqlite3")) as db:
             db.executescript(WATCH)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.scene import Home, call, instant_fal
 from tests.jobs.processes.watched import POINTS
 
@@ -51,7 +52,7 @@ async def test_a_full_disk_loses_no_id_and_sends_nothing_unrecorded(how: str, nu
 
 async def test_an_id_that_the_ledger_does_not_take_is_kept_beside_it(nursery: Nursery, ram: Path) -> None:
     async with instant_fal(history=False) as (fal, urls):
-        home, errors = Home(ram, "key", urls), ram / "errors.txt"
+        home, errors = Home(ram, CANARY_KEY, urls), ram / "errors.txt"
         order = {"arguments": call("a video"), "patience_seconds": 0.5}
         async with nursery.start(
             "call_once", home.environment(), errors, point="before apply Accepted", then="refuse", **order
@@ -70,7 +71,7 @@ async def _fill_up(point: str, how: str, nursery: Nursery, folder: Path) -> int:
     """Let one user's disk be full from *point* on; how many requests were accepted before it was emptied."""
     state, errors = folder / "state", folder.with_suffix(".txt")
     async with instant_fal(history=False) as (fal, urls):
-        home = Home(folder, "key", urls)
+        home = Home(folder, CANARY_KEY, urls)
         with _small_disk(state) as mounted:
             then = how if mounted else "limit"
             options = {"point": point, "then": then, "folder": str(state), "patience_seconds": 1.0}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.gates import InServer, OnWire, Place
 from tests.jobs.processes.host import Host
 from tests.jobs.processes.nursery import ROOT, Process
@@ -87,7 +88,7 @@ async def _end(place: Place, ending: str, nursery: Nursery, folder: Path, *, ope
     errors = folder.with_suffix(".txt")
     with ExitStack() as stack:
         async with instant_fal() as (fal, urls):
-            home = Home(folder, "key", urls)
+            home = Home(folder, CANARY_KEY, urls)
             options: dict[str, str] = {}
             gate: Gate
             if place.call is None:
@@ -139,7 +140,7 @@ async def test_a_server_that_was_started_cold_leaves_cleanly(ending: str, tmp_pa
     """
     with (tmp_path / "errors.txt").open("wb") as errors:
         async with instant_fal() as (fal, urls):
-            home = Home(tmp_path, "key", urls)
+            home = Home(tmp_path, CANARY_KEY, urls)
             environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **home.environment()}
             stdin, to_server = os.pipe()
             from_server, stdout = os.pipe()

@@ -28,6 +28,7 @@ from kling_mcp.simulator.faults import (
     nginx,
     too_many,
 )
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.scene import Home, call, instant_fal
 from tests.jobs.processes.watched import POINTS
 
@@ -85,7 +86,7 @@ async def _kill(point: str, fault: str, nursery: Nursery, folder: Path) -> int:
     async with instant_fal() as (fal, urls):
         if (trouble := FAULTS[fault]) is not None:
             fal.faults.add(*trouble)
-        home = Home(folder, "key", urls)
+        home = Home(folder, CANARY_KEY, urls)
         for plot in (*before, *[kill] * KILLS, {}):
             order = {"arguments": call(fault), "read_seconds": 0.4, **plot}
             async with nursery.start("make_a_video", home.environment(), errors, **order) as process:

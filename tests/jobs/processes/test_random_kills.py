@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.host import Host
 from tests.jobs.processes.scene import Home, call, instant_fal
 
@@ -56,7 +57,7 @@ class Calls:
 async def test_random_kills_of_three_servers_lose_no_video_and_buy_none_twice(nursery: Nursery, ram: Path) -> None:
     chance, calls = random.Random(SEED), Calls()
     async with instant_fal() as (fal, urls):
-        home = Home(ram, "key", urls)
+        home = Home(ram, CANARY_KEY, urls)
         with anyio.fail_after(60 + KILLS):
             async with anyio.create_task_group() as slots:
                 for _ in range(SERVERS):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.host import Host
 from tests.jobs.processes.scene import Home, call, instant_fal
 
@@ -30,7 +31,7 @@ CRASH_EVERY = 5
 
 async def test_two_panels_that_make_the_same_call_get_the_same_job(nursery: Nursery, ram: Path) -> None:
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
-        home = Home(ram, "key", urls)
+        home = Home(ram, CANARY_KEY, urls)
 
         async def panel() -> Host:
             process = nursery.start("serve", home.environment(), ram / "errors.txt", pause_seconds=0.05)

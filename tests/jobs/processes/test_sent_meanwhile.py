@@ -11,6 +11,7 @@ import anyio.from_thread
 import pytest
 
 from kling_mcp.jobs.service import JobService
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.gates import InServer, OnWire
 from tests.jobs.processes.programs import open_ledger, settings_of
 from tests.jobs.processes.scene import Home, call, instant_fal
@@ -29,7 +30,7 @@ async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_
 ) -> None:
     order = {"arguments": call("a video")}
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
-        home, wire = Home(ram / "home", "key", urls), OnWire(0)
+        home, wire = Home(ram / "home", CANARY_KEY, urls), OnWire(0)
         fal.faults.add("submit", wire)
         with InServer(ram / "first", "reserved") as first, InServer(ram / "second", "after unfinished") as second:
             with anyio.fail_after(30):
@@ -56,7 +57,7 @@ async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_
 
 async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unsent(nursery: Nursery, ram: Path) -> None:
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
-        home, wire = Home(ram / "home", "key", urls), OnWire(0)
+        home, wire = Home(ram / "home", CANARY_KEY, urls), OnWire(0)
         fal.faults.add("submit", wire)
         first = stack.enter_context(InServer(ram / "first", "reserved"))
 

@@ -27,6 +27,7 @@ from kling_mcp.simulator.faults import (
     nginx,
     too_many,
 )
+from tests.conftest import CANARY_KEY
 from tests.jobs.processes.programs import answer, settings_of
 from tests.jobs.processes.scene import Home, call, instant_fal
 from tests.jobs.processes.watched import SwiftFal, swift_runtime
@@ -66,7 +67,7 @@ async def test_a_submit_fault_costs_at_most_one_request(name: str, ram: Path) ->
     fault, arrivals = FAULTS[name]
     async with instant_fal() as (fal, urls):
         fal.faults.add("submit", fault, times=None)
-        home = Home(ram, "key", urls)
+        home = Home(ram, CANARY_KEY, urls)
         async with _studio(home, 0.2 if name == "read timeout" else 10.0) as service:
             for number in range(ROUNDS):
                 before = len(fal.accepted), _posts(fal)
