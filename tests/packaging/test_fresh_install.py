@@ -45,7 +45,14 @@ def test_the_wheel_holds_one_package_its_data_and_nothing_else(wheel: Path) -> N
     assert package == tree
     data = {name.removeprefix("kling_mcp/") for name in package if not name.endswith(".py")}
     models = {f"catalog/endpoints/{model}.json" for model in load().models}
-    assert data == {*models, "py.typed", "simulator/sample.jpg", "simulator/sample.mp4", "server/ui/job.html"}
+    assert data == {
+        *models,
+        "catalog/also_called.json",
+        "py.typed",
+        "simulator/sample.jpg",
+        "simulator/sample.mp4",
+        "server/ui/job.html",
+    }
     assert not [name for name in names if re.search(r"(^|/)(tests?|conftest|benchmarks?)(/|_|\.)", name)]
     assert "mcp-name: io.github.kling-mcp/kling-mcp" in metadata
 

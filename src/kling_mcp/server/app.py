@@ -289,7 +289,7 @@ async def _call_tool(
             )
         answer: Any = await tool.run(call)
     except KlingError as error:
-        return results.refusal(error, spends=tool.spends)
+        return results.refusal(error, spends=tool.spends, key=app.service.settings.fal_key)
     except MCPError:
         raise
     except Exception:

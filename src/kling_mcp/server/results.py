@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kling_mcp.errors import KlingError
     from kling_mcp.jobs.job import Job, State
     from kling_mcp.jobs.ledger import DaySpend
+    from kling_mcp.settings import Secret
 
 __all__ = [
     "Json",
@@ -265,12 +266,13 @@ def job_failure(job: Job, now_ms: int) -> t.CallToolResult:
     )
 
 
-def refusal(error: KlingError, *, spends: bool) -> t.CallToolResult:
+def refusal(error: KlingError, *, spends: bool, key: Secret | None = None) -> t.CallToolResult:
     """
     An error as text alone; the same as data is in `_meta` for programs.
 
     Args:
         spends: Whether the call could have cost money; of one that could not, nothing is said about money.
+        key: Not repeated, also where it was given as an argument.
     """
     data = {
         "code": error.code,
@@ -290,7 +292,11 @@ def refusal(error: KlingError, *, spends: bool) -> t.CallToolResult:
             for fault in error.faults
         ],
     }
-    return _refused(error.told(money=spends or error.job_id is not None), data)
+    text = error.told(money=spends or error.job_id is not None)
+    if key is not None:
+        text = text.replace(key.reveal(), "[key]")
+        data = json.loads(json.dumps(data).replace(key.reveal(), "[key]"))
+    return _refused(text, data)
 
 
 def _refused(text: str, data: Json) -> t.CallToolResult:

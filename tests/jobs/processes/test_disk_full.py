@@ -46,8 +46,15 @@ async def test_a_full_disk_loses_no_id_and_sends_nothing_unrecorded(how: str, nu
             for number, point in enumerate(PLACES):
                 tasks.start_soon(at, number, point)
 
-    # Where there was no room for the intent, nothing was sent; where there was, the disk changed nothing.
-    assert set(PLACES) - set(sent) == {"before reserve"}
+    # Where there was no room to record the intent or the request, nothing was sent; after that, a full disk changes
+    # nothing.
+    assert set(PLACES) - set(sent) == {
+        "before reserve",
+        "after reserve",
+        "reserved",
+        "before sending is recorded",
+        "before apply Sending",
+    }
 
 
 async def test_an_id_that_the_ledger_does_not_take_is_kept_beside_it(nursery: Nursery, ram: Path) -> None:
@@ -75,7 +82,9 @@ async def _fill_up(point: str, how: str, nursery: Nursery, folder: Path) -> int:
         with _small_disk(state) as mounted:
             then = how if mounted else "limit"
             options = {"point": point, "then": then, "folder": str(state), "patience_seconds": 1.0}
-            order = {"arguments": call(point), **options}
+            # Texts that no page of the ledger has room for.
+            wish = {**call(f"{point} {'long ' * 450}"), "model": "v3-standard", "negative_prompt": "dull " * 450}
+            order = {"arguments": wish, **options}
             # An earlier video, so that the ledger has no page to spare.
             async with nursery.start("make_a_video", home.environment(), errors, arguments=call("before")) as process:
                 assert await process.gone() == 0, errors.read_text()
@@ -83,7 +92,7 @@ async def _fill_up(point: str, how: str, nursery: Nursery, folder: Path) -> int:
                 assert await process.gone() == 0, errors.read_text()
             sent = len(fal.accepted) - 1
             (state / "filler").unlink(missing_ok=True)
-            async with nursery.start("make_a_video", home.environment(), errors, arguments=call(point)) as process:
+            async with nursery.start("make_a_video", home.environment(), errors, arguments=wish) as process:
                 assert await process.gone() == 0, errors.read_text()
             jobs, request_ids = home.jobs(), home.request_ids()
 
