@@ -139,8 +139,8 @@ def _intent(number: int) -> Intent:
         model="o3-standard",
         endpoint_id=ENDPOINT,
         arguments=arguments(number),
-        estimate_u=560_000,
-        ceiling_u=560_000,
+        estimate_microusd=560_000,
+        ceiling_microusd=560_000,
         basis="5 s × $0.112/s (audio on)",  # noqa: RUF001 - as the catalogue words it
         video_seconds=5,
         expected_seconds=94,

@@ -113,7 +113,7 @@ def test_a_home_folder_that_the_platform_names_for_pictures_is_said_by_doctor(tm
 # ---- jobs
 
 
-def intent(name: str, *, estimate_u: int = 560_000) -> Intent:
+def intent(name: str, *, estimate_microusd: int = 560_000) -> Intent:
     return Intent(
         job_id=f"kj_{name:_<22}",
         account="0" * 12,
@@ -122,8 +122,8 @@ def intent(name: str, *, estimate_u: int = 560_000) -> Intent:
         model="v3-turbo-standard",
         endpoint_id="fal-ai/kling-video/v3/turbo/standard/image-to-video",
         arguments={"prompt": "The fox looks up; slow push in, then night falls over the harbour and a light goes on."},
-        estimate_u=estimate_u,
-        ceiling_u=estimate_u,
+        estimate_microusd=estimate_microusd,
+        ceiling_microusd=estimate_microusd,
         basis="5 s",
         video_seconds=5,
         expected_seconds=94,
@@ -137,7 +137,7 @@ def ledger(folder: Path) -> SqliteLedger:
 def fill(folder: Path) -> None:
     """Four jobs: completed and saved, failed, unknown, and one in fal's line."""
     book = ledger(folder)
-    limits = Limits(job_u=10_000_000, day_u=25_000_000)
+    limits = Limits(job_microusd=10_000_000, day_microusd=25_000_000)
     for age, name in enumerate(("saved", "failed", "unknown", "queued")):
         one = intent(name)
         started_ms = NOW_MS - age * HOUR_MS

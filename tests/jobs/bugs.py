@@ -168,7 +168,7 @@ class SettlesTwice(SqliteLedger):
         found = super().apply(job_id, event, now_ms)
         if isinstance(event, Finished | Failed) and found.changed:
             with self._writing() as db:
-                db.execute("UPDATE budget SET spent_u = spent_u + ?", (found.job.cost_u,))
+                db.execute("UPDATE budget SET spent_u = spent_u + ?", (found.job.cost_microusd,))
         return found
 
 
@@ -270,9 +270,9 @@ class TrustsItsMemory(SqliteLedger):
         if self._used is None:
             row = db.execute("SELECT held_u + spent_u FROM budget WHERE day = ?", (day,)).fetchone()
             self._used = 0 if row is None else row[0]
-        if self._used + intent.ceiling_u <= limits.day_u:
-            limits = Limits(limits.job_u, 10**12)
-            self._used += intent.ceiling_u
+        if self._used + intent.ceiling_microusd <= limits.day_microusd:
+            limits = Limits(limits.job_microusd, 10**12)
+            self._used += intent.ceiling_microusd
         super()._hold(db, intent, limits, day)
 
 

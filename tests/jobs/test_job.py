@@ -120,7 +120,7 @@ def test_an_illegal_event_is_named_with_the_state() -> None:
 def test_money_moves_exactly_when_a_job_ends() -> None:
     for steps in TABLE.values():
         for leads_to in steps.values():
-            assert (leads_to.settle_u is not None) == (leads_to.state in ENDED)
+            assert (leads_to.settle_microusd is not None) == (leads_to.state in ENDED)
 
 
 def test_a_job_is_open_as_long_as_its_price_is_held() -> None:

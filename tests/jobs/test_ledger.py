@@ -111,7 +111,7 @@ def test_the_same_call_is_the_same_job_from_every_connection(ledger: Ledger, reo
 
     assert not again.fresh
     assert again.job == first.job
-    assert [spend.held_u for spend in ledger.spend(NOW_MS)] == [0, 500_000]
+    assert [spend.held_microusd for spend in ledger.spend(NOW_MS)] == [0, 500_000]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_the_truth_about_a_cost_is_written_even_where_it_passes_the_limit(ledger
 
 
 @pytest.mark.parametrize(
-    ("events", "state", "spent_u"),
+    ("events", "state", "spent_microusd"),
     [
         ((NotSent(FREE),), "not_submitted", 0),
         ((*SENT, NotSent(FREE)), "not_submitted", 0),
@@ -219,11 +219,11 @@ def test_the_truth_about_a_cost_is_written_even_where_it_passes_the_limit(ledger
     ],
 )
 def test_a_job_is_settled_once_and_then_nothing_moves_it(
-    ledger: Ledger, events: Sequence[Event], state: str, spent_u: int
+    ledger: Ledger, events: Sequence[Event], state: str, spent_microusd: int
 ) -> None:
     ended = told(ledger, "kj_1", events)
-    assert (ended.state, ended.cost_u, ended.ended_ms) == (state, spent_u, NOW_MS)
-    assert today(ledger) == DaySpend(TODAY, 0, spent_u)
+    assert (ended.state, ended.cost_microusd, ended.ended_ms) == (state, spent_microusd, NOW_MS)
+    assert today(ledger) == DaySpend(TODAY, 0, spent_microusd)
 
     late: list[Event] = [*SENT, NotSent(MAYBE), LostTrack("?"), Progressed(running=True), Finished({"x": 1}, 7)]
     late += [Failed(MAYBE), ProvenAbsent(FREE), SettledByUser(charged=True, fault=MAYBE)]
@@ -231,7 +231,7 @@ def test_a_job_is_settled_once_and_then_nothing_moves_it(
         assert not ledger.apply("kj_1", event, NOW_MS + 5).changed
 
     assert ledger.get("kj_1") == ended
-    assert today(ledger) == DaySpend(TODAY, 0, spent_u)
+    assert today(ledger) == DaySpend(TODAY, 0, spent_microusd)
 
 
 # ---- events
@@ -250,7 +250,7 @@ def test_a_job_keeps_everything_that_it_was_told(ledger: Ledger, reopen: Open) -
         "r1", "https://q/r1/status", "https://q/r1", "https://q/r1/cancel",
     )  # fmt: skip
     assert (job.attempt, job.sent_ms, job.accepted_ms, job.started_ms) == (1, NOW_MS, NOW_MS, NOW_MS)
-    assert (job.ended_ms, job.cost_u, job.cost_source) == (NOW_MS + 9, 1, "billed")
+    assert (job.ended_ms, job.cost_microusd, job.cost_source) == (NOW_MS + 9, 1, "billed")
     assert job.result == {"video": {"url": "https://x/ü.mp4"}}
     assert (job.saved_to, job.cancel_requested, job.progress_note) == ("/videos/a.mp4", True, "half way")
     failed = told(ledger, "kj_2", (*SENT, Accepted("r2"), Failed(FREE)))
@@ -508,7 +508,7 @@ def test_what_cannot_be_afforded_is_said_without_holding_anything(
         lambda: ledger.afford(500_000, limits, NOW_MS),
         lambda: ledger.reserve(intent("kj_2"), limits, "me", NOW_MS),
     ):
-        assert ledger.spend(NOW_MS)[0].held_u == 500_000
+        assert ledger.spend(NOW_MS)[0].held_microusd == 500_000
         try:
             ask()
         except OverBudget as error:

@@ -109,7 +109,7 @@ async def test_a_request_that_fal_forgets_is_given_up_after_a_day_of_asking_the_
     assert watched.job.fault is not None
     assert (watched.job.fault.code, watched.job.fault.billed) == ("fal_unreachable", "maybe")
     assert f"request {watched.job.request_id} at https://fal.ai/dashboard/requests" in watched.job.fault.message
-    assert watched.job.cost_u == watched.job.intent.estimate_u
+    assert watched.job.cost_microusd == watched.job.intent.estimate_microusd
 
 
 async def test_a_job_of_another_key_is_never_given_up(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ async def test_an_end_that_fal_states_is_an_end_whatever_it_answers_about_the_re
     assert watched.job.state == "failed"
     assert watched.job.fault is not None
     assert (watched.job.fault.billed, watched.job.fault.again) == (billed, again)
-    assert watched.job.cost_u == (0 if billed == "no" else watched.job.intent.estimate_u)
+    assert watched.job.cost_microusd == (0 if billed == "no" else watched.job.intent.estimate_microusd)
 
 
 async def test_what_was_seen_running_was_not_dropped_from_the_queue(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ async def test_nothing_is_sent_where_sending_cannot_be_recorded(room: Room) -> N
 
     assert room.fal.posts == []
     ended = room.ledger.get("kj_1")
-    assert (ended.state, ended.cost_u) == ("not_submitted", 0)
+    assert (ended.state, ended.cost_microusd) == ("not_submitted", 0)
     assert ended.fault is not None
     assert ended.fault.code == "ledger_unavailable"
 
@@ -437,7 +437,7 @@ async def test_a_server_that_closes_between_the_record_and_the_request_sends_not
     await room.submitter._send(job, {"prompt": "x"})
 
     ended = room.ledger.get("kj_1")
-    assert (ended.state, ended.cost_u, room.fal.posts) == ("not_submitted", 0, [])
+    assert (ended.state, ended.cost_microusd, room.fal.posts) == ("not_submitted", 0, [])
     room.store.close()
     room.ledger.close()
 

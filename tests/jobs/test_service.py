@@ -159,8 +159,8 @@ async def test_a_call_becomes_a_saved_video_with_its_real_cost(place: Place) -> 
     assert (job.state, job.request_id) == ("completed", request.request_id)
     assert request.tags == {"kling_intent": job.job_id}
     assert request.body == job.body
-    assert (job.cost_u, job.cost_source) == (420_000, "billed")
-    assert (spend[0].held_u, spend[0].spent_u) == (0, 420_000)
+    assert (job.cost_microusd, job.cost_source) == (420_000, "billed")
+    assert (spend[0].held_microusd, spend[0].spent_microusd) == (0, 420_000)
     assert job.saved_to is not None
     assert "harbour" in job.saved_to
     with open(job.saved_to, "rb") as video:  # noqa: ASYNC230, PTH123
@@ -280,7 +280,7 @@ async def test_a_refused_request_costs_nothing_and_may_be_made_again(place: Plac
         again = await started(service, place)
         assert (await over(service, again.job.job_id)).state == "completed"
 
-    assert (refused.state, refused.cost_u) == ("not_submitted", 0)
+    assert (refused.state, refused.cost_microusd) == ("not_submitted", 0)
     assert again.fresh
 
 
@@ -288,7 +288,7 @@ async def test_a_refused_request_costs_nothing_and_may_be_made_again(place: Plac
 
 
 @pytest.mark.parametrize(
-    ("error_type", "billed", "named", "cost_u"),
+    ("error_type", "billed", "named", "cost_microusd"),
     [
         ("content_policy_violation", "maybe", "prompt", 420_000),
         ("image_too_small", "maybe", "image_url", 420_000),
@@ -298,13 +298,13 @@ async def test_a_refused_request_costs_nothing_and_may_be_made_again(place: Plac
     ],
 )
 async def test_an_error_of_fal_ends_the_job_with_what_it_costs_and_where_it_is(
-    place: Place, error_type: str, billed: str, named: str | None, cost_u: int
+    place: Place, error_type: str, billed: str, named: str | None, cost_microusd: int
 ) -> None:
     place.simulator.faults.fail(error_type)
     async with place.server() as service:
         job = await over(service, (await started(service, place)).job.job_id)
 
-    assert (job.state, job.cost_u) == ("failed", cost_u)
+    assert (job.state, job.cost_microusd) == ("failed", cost_microusd)
     assert job.fault is not None
     assert (job.fault.billed, (job.fault.field or "").split(".")[-1] or None) == (billed, named)
 
@@ -326,7 +326,7 @@ async def test_a_result_that_fal_no_longer_keeps_is_taken_from_the_history(place
 
     assert job.state == "completed"
     assert job.saved_to is not None
-    assert (job.cost_u, job.cost_source) == (420_000, "estimated")
+    assert (job.cost_microusd, job.cost_source) == (420_000, "estimated")
 
 
 async def test_a_failure_in_the_history_is_no_video(place: Place) -> None:
@@ -547,7 +547,7 @@ async def test_a_job_is_cancelled_where_it_is(place: Place) -> None:
         await over(service, running)
         ended, said_ended = await service.cancel(running)
 
-    assert (out.state, out.cost_u) == ("cancelled", 0)
+    assert (out.state, out.cost_microusd) == ("cancelled", 0)
     assert "Nothing was charged" in said_out
     assert on.cancel_requested
     assert said_on in warnings_of(on, place.now_ms()), "it stays said"
@@ -590,7 +590,7 @@ async def test_a_wish_to_cancel_that_comes_too_early_is_passed_on(place: Place) 
         assert (await over(service, first)).state == "completed"
 
     assert "as soon as that is known" in said
-    assert (cancelled.state, cancelled.cost_u) == ("cancelled", 0)
+    assert (cancelled.state, cancelled.cost_microusd) == ("cancelled", 0)
 
 
 async def test_a_host_that_gives_up_cancels_only_what_costs_nothing(place: Place) -> None:
@@ -608,7 +608,7 @@ async def test_a_host_that_gives_up_cancels_only_what_costs_nothing(place: Place
         place.clock.go_on()
         done = await over(service, begun)
 
-    assert (out.state, again.state, out.cost_u) == ("cancelled", "cancelled", 0)
+    assert (out.state, again.state, out.cost_microusd) == ("cancelled", "cancelled", 0)
     assert not on.cancel_requested
     assert done.state == "completed"
 
@@ -625,10 +625,10 @@ async def test_what_fal_dropped_unstarted_is_made_by_the_same_call(place: Place)
         done = await over(service, second.job.job_id)
         spend = await service.spend()
 
-    assert (first.state, first.cost_u) == ("failed", 0)
+    assert (first.state, first.cost_microusd) == ("failed", 0)
     assert second.fresh
     assert done.state == "completed"
-    assert spend[0].held_u == 0
+    assert spend[0].held_microusd == 0
 
 
 async def test_a_job_is_found_by_the_id_that_fal_has_for_it(place: Place) -> None:
@@ -702,8 +702,8 @@ async def test_what_a_dead_process_has_left_is_brought_to_its_end(place: Place) 
 
     assert finished.state == "completed"
     assert finished.saved_to is not None
-    assert (unsent.state, unsent.cost_u) == ("not_submitted", 0)
-    assert (lost.cost_u, kept.state) == (None, "unknown")
+    assert (unsent.state, unsent.cost_microusd) == ("not_submitted", 0)
+    assert (lost.cost_microusd, kept.state) == (None, "unknown")
     assert len(place.simulator.accepted) == 1
 
 
@@ -828,7 +828,7 @@ async def test_the_user_settles_an_unknown_job_as_not_charged(place: Place) -> N
         job = await service.resolve(await _unknown(place, service, DropBeforeAccept()), charged=False, request_id=None)
         fresh = await started(service, place)
 
-    assert (job.state, job.cost_u) == ("not_submitted", 0)
+    assert (job.state, job.cost_microusd) == ("not_submitted", 0)
     assert fresh.fresh
 
 
@@ -837,10 +837,10 @@ async def test_the_user_settles_an_unknown_job_as_charged(place: Place) -> None:
         job = await service.resolve(await _unknown(place, service, DropAfterAccept()), charged=True, request_id=None)
         spend = await service.spend()
 
-    assert (job.state, job.cost_u) == ("failed", 420_000)
+    assert (job.state, job.cost_microusd) == ("failed", 420_000)
     assert job.fault is not None
     assert job.fault.billed == "yes"
-    assert (spend[0].held_u, spend[0].spent_u) == (0, 420_000)
+    assert (spend[0].held_microusd, spend[0].spent_microusd) == (0, 420_000)
 
 
 async def test_the_user_names_the_request_and_gets_the_video(place: Place) -> None:

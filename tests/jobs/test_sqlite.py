@@ -96,8 +96,8 @@ def test_flipped_bits_are_found_before_money_is_spent_and_never_reset_the_budget
             if damaged.trouble is None and spends(damaged):
                 unnoticed += 1
                 assert list(damaged.page(limit=99))[1:] == jobs
-                assert damaged.spend(NOW_MS)[0].held_u == spend[0].held_u + 500_000
-                assert damaged.spend(NOW_MS)[0].spent_u == spend[0].spent_u
+                assert damaged.spend(NOW_MS)[0].held_microusd == spend[0].held_microusd + 500_000
+                assert damaged.spend(NOW_MS)[0].spent_microusd == spend[0].spent_microusd
                 again = damaged.reserve(intent("kj_again", fingerprint="fingerprint of kj_0"), WIDE, "me", NOW_MS)
                 assert not again.fresh
             else:
@@ -313,6 +313,28 @@ def test_jobs_of_a_version_that_made_no_notes_are_read_and_an_older_version_read
     with contextlib.closing(opened(tmp_path)) as ledger:
         assert ledger.check() is None
         assert ledger.get("kj_3").intent.sound is None
+
+
+def test_a_job_keeps_the_names_that_earlier_versions_gave_it_in_the_file(tmp_path: Path) -> None:
+    """As an earlier version wrote it, letter by letter: another version may have the same ledger open."""
+    paper = (
+        '{"account": "a1b2c3d4e5f6", "arguments": {"prompt": "A fox."}, "basis": "5 s", "ceiling_u": 700000,'
+        ' "endpoint_id": "fal-ai/kling-video/o3/standard/image-to-video", "estimate_u": 560000,'
+        ' "expected_seconds": 94, "fingerprint": "f", "job_id": "kj_0", "model": "o3-standard", "nonce": null,'
+        ' "take": 1, "video_seconds": 5, "warnings": []}'
+    )
+    with contextlib.closing(filled(tmp_path, jobs=4)) as ledger:
+        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other:
+            [(ours,)] = other.execute("SELECT intent FROM paper WHERE seq = 1").fetchall()
+            assert list(json.loads(ours)) == list(json.loads(paper))
+
+            _, *rest = other.execute("SELECT intent, body, result, fault, warnings FROM paper WHERE seq = 1").fetchone()
+            checksum = checksum_of((1, paper, *rest))
+            other.execute("UPDATE paper SET intent = ?, seal = ? WHERE seq = 1", (paper, checksum))
+
+        intended = ledger.get("kj_0").intent
+        assert (intended.estimate_microusd, intended.ceiling_microusd) == (560_000, 700_000)
+        assert ledger.get("kj_3").cost_microusd == 450_000
 
 
 @pytest.mark.parametrize("undone", [False, True], ids=["undone by us", "undone by SQLite"])

@@ -76,7 +76,8 @@ class Streams:
 def job(number: int) -> Job:
     intent = Intent(
         job_id=f"kj_{number}", account="a", fingerprint="f", take=1, model="m", endpoint_id="a/b/c", arguments={},
-        estimate_u=1, ceiling_u=1, basis="", video_seconds=5, expected_seconds=None, warnings=(), nonce=None,
+        estimate_microusd=1, ceiling_microusd=1, basis="",
+        video_seconds=5, expected_seconds=None, warnings=(), nonce=None,
     )  # fmt: skip
     return Job(
         intent=intent, state="running", owner="o", day="2026-11-21", created_ms=1, updated_ms=1, seq=number,

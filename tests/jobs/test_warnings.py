@@ -48,9 +48,13 @@ NO_TIME: dict[str, Any] = {"intent": intent(expected_seconds=None)}
         ({**RUNS, "state": "completed"}, 5 * HOUR, []),
         ({"state": "unknown"}, 5 * HOUR, []),
         # What fal billed beside what could be foreseen.
-        ({"state": "completed", "cost_u": 500_000, "cost_source": "billed"}, MINUTE, []),
-        ({"state": "completed", "cost_u": 140_000_000, "cost_source": "billed"}, MINUTE, [r"\$140\.00.*\$0\.50"]),
-        ({"state": "failed", "cost_u": 600_000, "cost_source": "estimated"}, MINUTE, []),
+        ({"state": "completed", "cost_microusd": 500_000, "cost_source": "billed"}, MINUTE, []),
+        (
+            {"state": "completed", "cost_microusd": 140_000_000, "cost_source": "billed"},
+            MINUTE,
+            [r"\$140\.00.*\$0\.50"],
+        ),
+        ({"state": "failed", "cost_microusd": 600_000, "cost_source": "estimated"}, MINUTE, []),
         # What was recorded with it comes first, trouble with saving last.
         (
             {**RUNS, "warnings": ("Written down.",), "cancel_requested": True, "save_trouble": "Not saved."},

@@ -135,7 +135,7 @@ def test_twenty_rows_fit_a_page_and_more_have_a_cursor() -> None:
     wish = {"prompt": "The camera circles a vase on a table by the window while the light changes. " * 4}
     rows = [
         replace(
-            completed({"url": URL}, saved_to=path, cost_u=250_000, cost_source="billed"),
+            completed({"url": URL}, saved_to=path, cost_microusd=250_000, cost_source="billed"),
             seq=seq,
             intent=intent(f"kj_{seq:_<22}", arguments=wish),
         )

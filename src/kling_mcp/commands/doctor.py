@@ -213,7 +213,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
             return
         yield _record(ledger)
         today = ledger.spend(time.time_ns() // 1_000_000)[0]
-        yield _budget(settings, today.held_u, today.spent_u)
+        yield _budget(settings, today.held_microusd, today.spent_microusd)
     except LedgerUnavailable as error:
         yield Finding("stop", "ledger", error.what)
     finally:
@@ -230,10 +230,10 @@ def _record(ledger: SqliteLedger) -> Finding:
     return Finding("note", "ledger", text)
 
 
-def _budget(settings: Settings, held_u: int, spent_u: int) -> Finding:
-    left = settings.daily_budget_usd - dollars(held_u + spent_u)
+def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Finding:
+    left = settings.daily_budget_usd - dollars(held_microusd + spent_microusd)
     text = (
-        f"Today {money(spent_u)} spent and {money(held_u)} held of ${settings.daily_budget_usd:.2f}; "
+        f"Today {money(spent_microusd)} spent and {money(held_microusd)} held of ${settings.daily_budget_usd:.2f}; "
         f"one job at most ${settings.max_job_usd:.2f}."
     )
     cheapest = _cheapest_usd()

@@ -64,9 +64,9 @@ def ledger_at(settings: Settings) -> SqliteLedger | None:
     return SqliteLedger(settings.data_dir, lambda: uuid.uuid4().hex, name)
 
 
-def money(amount_u: int) -> str:
-    """*amount_u* micro-dollars as people write it."""
-    return f"${dollars(amount_u):.2f}"
+def money(amount_microusd: int) -> str:
+    """*amount_microusd* micro-dollars as people write it."""
+    return f"${dollars(amount_microusd):.2f}"
 
 
 def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
@@ -101,9 +101,9 @@ def _print_job(job: Job, now_ms: int) -> None:
 
 def _cost(job: Job) -> str:
     """What it cost; with a tilde where that is the estimate."""
-    if job.cost_u is None:
-        return f"~{money(job.intent.estimate_u)}"
-    return f"{'~' if job.cost_u and job.cost_source == 'estimated' else ''}{money(job.cost_u)}"
+    if job.cost_microusd is None:
+        return f"~{money(job.intent.estimate_microusd)}"
+    return f"{'~' if job.cost_microusd and job.cost_source == 'estimated' else ''}{money(job.cost_microusd)}"
 
 
 def _age(age_ms: int) -> str:
@@ -119,6 +119,6 @@ def _short(path: Path) -> str:
 
 def _today(day: DaySpend, settings: Settings) -> str:
     return (
-        f"{day.day} (UTC): {money(day.spent_u)} spent and {money(day.held_u)} held of "
+        f"{day.day} (UTC): {money(day.spent_microusd)} spent and {money(day.held_microusd)} held of "
         f"${settings.daily_budget_usd:.2f}; one job costs at most ${settings.max_job_usd:.2f}."
     )

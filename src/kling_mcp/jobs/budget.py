@@ -15,6 +15,6 @@ def micro_dollars(amount: Decimal) -> int:
     return int((amount * _MICRO).to_integral_value(ROUND_CEILING))
 
 
-def dollars(amount_u: int) -> Decimal:
-    """*amount_u* micro-dollars as dollars, exactly."""
-    return Decimal(amount_u) / _MICRO
+def dollars(amount_microusd: int) -> Decimal:
+    """*amount_microusd* micro-dollars as dollars, exactly."""
+    return Decimal(amount_microusd) / _MICRO

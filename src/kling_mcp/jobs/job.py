@@ -137,8 +137,8 @@ class Intent:
     Args:
         account: First twelve hex digits of the key's SHA-256; never the key.
         fingerprint: What makes two calls the same call.
-        estimate_u: Expected price in micro-dollars.
-        ceiling_u: Highest price in micro-dollars; this is what the budget holds.
+        estimate_microusd: Expected price in micro-dollars.
+        ceiling_microusd: Highest price in micro-dollars; this is what the budget holds.
         arguments: The friendly arguments, for people; pictures as they were named.
         sound: Whether the video has sound; None where that is not known.
     """
@@ -150,8 +150,8 @@ class Intent:
     model: str
     endpoint_id: str
     arguments: Mapping[str, object]
-    estimate_u: int
-    ceiling_u: int
+    estimate_microusd: int
+    ceiling_microusd: int
     basis: str
     video_seconds: int
     expected_seconds: int | None
@@ -196,7 +196,7 @@ class Job:
     started_ms: int | None = None
     ended_ms: int | None = None
     cancel_requested: bool = False
-    cost_u: int | None = None
+    cost_microusd: int | None = None
     cost_source: Literal["billed", "estimated"] | None = None
     result: Mapping[str, object] | None = None
     fault: Fault | None = None
@@ -277,10 +277,10 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """fal delivered; *cost_u* is what fal billed, where it said so."""
+    """fal delivered; *cost_microusd* is what fal billed, where it said so."""
 
     result: Mapping[str, object]
-    cost_u: int | None = None
+    cost_microusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,12 +332,12 @@ class Step:
     """
     What an event does: the next state, and to the money that is held.
 
-    ``settle_u`` is what the job costs in the end: None keeps the hold,
+    ``settle_microusd`` is what the job costs in the end: None keeps the hold,
     0 releases it, anything else turns it into spending.
     """
 
     state: State
-    settle_u: int | None = None
+    settle_microusd: int | None = None
     cost_source: Literal["billed", "estimated"] | None = None
 
 
@@ -352,35 +352,35 @@ def step(job: Job, event: Event) -> Step:
         case Sending(), "preparing":
             return Step("submitting")
         case NotSent(), "preparing" | "submitting":
-            return Step("not_submitted", settle_u=0)
+            return Step("not_submitted", settle_microusd=0)
         case Withdrawn(), "preparing":
-            return Step("not_submitted", settle_u=0)
+            return Step("not_submitted", settle_microusd=0)
         case Accepted(), "submitting" | "unknown":
             return Step("queued")
         case LostTrack(), "submitting":
             return Step("unknown")
         case Progressed(running=running), "queued" | "running":
             return Step("running" if running else "queued")
-        case Finished(cost_u=billed_u), "queued" | "running":
-            if billed_u is not None:
-                return Step("completed", billed_u, "billed")
-            return Step("completed", job.intent.estimate_u, "estimated")
+        case Finished(cost_microusd=billed_microusd), "queued" | "running":
+            if billed_microusd is not None:
+                return Step("completed", billed_microusd, "billed")
+            return Step("completed", job.intent.estimate_microusd, "estimated")
         case Failed(fault=fault), "queued" | "running":
             return _ended("failed", job, fault)
         case CancelledAtFal(fault=fault), "queued" | "running":
             return _ended("cancelled", job, fault)
         case ProvenAbsent(), "unknown":
-            return Step("not_submitted", settle_u=0)
+            return Step("not_submitted", settle_microusd=0)
         case SettledByUser(charged=True, fault=fault), "unknown":
             return _ended("failed", job, fault)
         case SettledByUser(charged=False), "unknown":
-            return Step("not_submitted", settle_u=0)
+            return Step("not_submitted", settle_microusd=0)
         case _:
             raise IllegalTransitionError(job.state, event)
 
 
 def _ended(state: State, job: Job, fault: Fault) -> Step:
     if fault.billed == "no":
-        return Step(state, settle_u=0)
+        return Step(state, settle_microusd=0)
     # A failure that may have been billed counts against the budget until somebody knows better.
-    return Step(state, job.intent.estimate_u, "estimated")
+    return Step(state, job.intent.estimate_microusd, "estimated")

@@ -28,8 +28,8 @@ DEDUPE_WINDOW_MS = 15 * 60 * 1000
 class Limits:
     """The operator's hard limits in micro-dollars, for one job and for one UTC day."""
 
-    job_u: int
-    day_u: int
+    job_microusd: int
+    day_microusd: int
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -76,8 +76,8 @@ class DaySpend:
     """Money of one UTC day in micro-dollars."""
 
     day: str
-    held_u: int
-    spent_u: int
+    held_microusd: int
+    spent_microusd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def afford(self, ceiling_u: int, limits: Limits, now_ms: int) -> None:
+    def afford(self, ceiling_microusd: int, limits: Limits, now_ms: int) -> None:
         """
         See whether a job of that ceiling could be reserved now; nothing is held.
 

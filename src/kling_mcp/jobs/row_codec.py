@@ -100,7 +100,19 @@ NOTE: Final = ("sound", "again", "trouble_code", "trouble", "trouble_since_ms")
 _NOTED: Final = frozenset({"sound", "again"})
 """What is kept in a note and not in a paper."""
 
-_AS_THEY_ARE: Final = frozenset(JOB) - {"id", "fingerprint", "endpoint", "ceiling_u", "open", "busy", "state"}
+_ON_DISK: Final = {
+    "estimate_microusd": "estimate_u",
+    "ceiling_microusd": "ceiling_u",
+    "cost_microusd": "cost_u",
+}
+"""Names that are shorter in the file: older versions of this program share it."""
+
+_IN_MEMORY: Final = {on_disk: name for name, on_disk in _ON_DISK.items()}
+
+_OF_THE_JOB: Final = frozenset(JOB) - {
+    *("id", "fingerprint", "endpoint", "ceiling_u", "open", "busy", "state", "cancel_requested", "saved_to")
+}
+"""The columns whose values are those of `Job`."""
 
 
 class DamagedRowError(ValueError):
@@ -155,6 +167,7 @@ def job_of(row: Sequence[Any], *, checked: bool = True) -> Job:
     try:
         intent: dict[str, Any] = json.loads(payload["intent"])
         intent["warnings"] = tuple(intent["warnings"])
+        intent = {_IN_MEMORY.get(name, name): value for name, value in intent.items()}
         fault = _read(payload["fault"])
         return Job(
             intent=Intent(**intent, sound=None if sound is None else bool(sound)),
@@ -164,7 +177,7 @@ def job_of(row: Sequence[Any], *, checked: bool = True) -> Job:
             fault=None if fault is None else Fault(**fault, again=again),
             trouble=None if trouble[0] is None else Trouble(*trouble),
             warnings=tuple(json.loads(payload["warnings"])),
-            **{name: values[name] for name in _AS_THEY_ARE - {"cancel_requested", "saved_to"}},
+            **{_IN_MEMORY.get(name, name): values[name] for name in _OF_THE_JOB},
             saved_to=path_of_text(values["saved_to"]),
             cancel_requested=bool(values["cancel_requested"]),
         )
@@ -180,7 +193,7 @@ def two_rows(intent: Intent, day: str, owner: str, now_ms: int) -> tuple[dict[st
         "fingerprint": intent.fingerprint,
         "endpoint": intent.endpoint_id,
         "day": day,
-        "ceiling_u": intent.ceiling_u,
+        "ceiling_u": intent.ceiling_microusd,
         "created_ms": now_ms,
         "updated_ms": now_ms,
         "owner": owner,
@@ -233,14 +246,19 @@ def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dic
             large["fault"] = _paper_of(fault)
         case _:
             assert_never(event)
-    if leads_to.settle_u is not None:
-        small |= {"open": 0, "ended_ms": now_ms, "cost_u": leads_to.settle_u, "cost_source": leads_to.cost_source}
+    if leads_to.settle_microusd is not None:
+        small |= {
+            "open": 0,
+            "ended_ms": now_ms,
+            "cost_u": leads_to.settle_microusd,
+            "cost_source": leads_to.cost_source,
+        }
         small["busy"] = 1 if leads_to.state == "completed" else 0
     return small, large
 
 
 def _paper_of(value: Intent | Fault) -> str:
-    return text_of({name: member for name, member in asdict(value).items() if name not in _NOTED})
+    return text_of({_ON_DISK.get(name, name): member for name, member in asdict(value).items() if name not in _NOTED})
 
 
 def _read(text: str | None) -> Any:

@@ -155,8 +155,8 @@ class JobService:
         if self.settings.backend == "fal" and self.settings.fal_key is None:
             raise NoApiKey
         await self.store.owner()
-        ceiling_u, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
-        await self.store.run(lambda ledger: ledger.afford(ceiling_u, limits, self.runtime.now_ms()))
+        ceiling_microusd, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
+        await self.store.run(lambda ledger: ledger.afford(ceiling_microusd, limits, self.runtime.now_ms()))
 
     async def start(self, draft: Draft, nonce: str | None = None) -> Started:
         """

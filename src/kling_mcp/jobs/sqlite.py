@@ -209,15 +209,15 @@ class SqliteLedger:
                 db.execute("INSERT INTO answered VALUES (?, ?)", (intent.nonce, job.job_id))
             return Reservation(job, fresh)
 
-    def afford(self, ceiling_u: int, limits: Limits, now_ms: int) -> None:
+    def afford(self, ceiling_microusd: int, limits: Limits, now_ms: int) -> None:
         """See whether a job of that ceiling could be reserved now; nothing is held."""
         # It writes like a reservation, so that a file that takes no writes says so here.
         with self._writing() as db:
             day = _day(self._about_to_spend(db, now_ms))
             row = db.execute("SELECT held_u + spent_u FROM budget WHERE day = ?", (day,)).fetchone()
-            used_u = 0 if row is None else row[0]
-            if ceiling_u > limits.job_u or used_u + ceiling_u > limits.day_u:
-                raise _over_budget(ceiling_u, limits, day, used_u)
+            used_microusd = 0 if row is None else row[0]
+            if ceiling_microusd > limits.job_microusd or used_microusd + ceiling_microusd > limits.day_microusd:
+                raise _over_budget(ceiling_microusd, limits, day, used_microusd)
 
     def _about_to_spend(self, db: sqlite3.Connection, now_ms: int) -> int:
         """The record has to be whole before it decides about money: its day is added up again each time."""
@@ -245,17 +245,17 @@ class SqliteLedger:
         return None if row is None else self._row(db, row[0])
 
     def _hold(self, db: sqlite3.Connection, intent: Intent, limits: Limits, day: str) -> None:
-        if intent.ceiling_u > limits.job_u:
-            raise _over_budget(intent.ceiling_u, limits, day, 0)
+        if intent.ceiling_microusd > limits.job_microusd:
+            raise _over_budget(intent.ceiling_microusd, limits, day, 0)
         db.execute("INSERT INTO budget VALUES (?, 0, 0) ON CONFLICT DO NOTHING", (day,))
         held = db.execute(
             "UPDATE budget SET held_u = held_u + :u"
             " WHERE day = :day AND held_u + spent_u + :u <= :limit RETURNING held_u",
-            {"u": intent.ceiling_u, "day": day, "limit": limits.day_u},
+            {"u": intent.ceiling_microusd, "day": day, "limit": limits.day_microusd},
         ).fetchall()
         if not held:
             used = db.execute("SELECT held_u + spent_u FROM budget WHERE day = ?", (day,)).fetchone()[0]
-            raise _over_budget(intent.ceiling_u, limits, day, used)
+            raise _over_budget(intent.ceiling_microusd, limits, day, used)
 
     def _insert(self, db: sqlite3.Connection, intent: Intent, day: str, owner: str, now_ms: int) -> Job:
         small, large = two_rows(intent, day, owner, now_ms)
@@ -284,10 +284,10 @@ class SqliteLedger:
             self._update(db, job.seq, small, large)
             if isinstance(event, Failed | CancelledAtFal) and event.fault.again is not None:
                 _keep(db, job.seq, again=event.fault.again)
-            if leads_to.settle_u is not None:
+            if leads_to.settle_microusd is not None:
                 db.execute(
                     "UPDATE budget SET held_u = held_u - ?, spent_u = spent_u + ? WHERE day = ?",
-                    (job.intent.ceiling_u, leads_to.settle_u, job.day),
+                    (job.intent.ceiling_microusd, leads_to.settle_microusd, job.day),
                 )
             if job.state != leads_to.state:
                 _note(db, job_id, now_ms, job.state, leads_to.state, type(event).__name__)
@@ -662,16 +662,16 @@ def _keep(db: sqlite3.Connection, seq: int, **noted: str | int | None) -> None:
     )
 
 
-def _over_budget(ceiling_u: int, limits: Limits, day: str, used_u: int) -> OverBudget:
-    if ceiling_u > limits.job_u:
+def _over_budget(ceiling_microusd: int, limits: Limits, day: str, used_microusd: int) -> OverBudget:
+    if ceiling_microusd > limits.job_microusd:
         return OverBudget(
-            f"This job could cost up to {_usd(ceiling_u)}, and the operator's limit for one job is "
-            f"{_usd(limits.job_u)} (KLING_MCP_MAX_JOB_USD).",
+            f"This job could cost up to {_usd(ceiling_microusd)}, and the operator's limit for one job is "
+            f"{_usd(limits.job_microusd)} (KLING_MCP_MAX_JOB_USD).",
             "A shorter video or a cheaper model costs less; estimate_cost without a model compares them.",
         )
     return OverBudget(
-        f"This job could cost up to {_usd(ceiling_u)}, and of today's {_usd(limits.day_u)} "
-        f"(KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) {_usd(used_u)} is spent or held for running jobs.",
+        f"This job could cost up to {_usd(ceiling_microusd)}, and of today's {_usd(limits.day_microusd)} "
+        f"(KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) {_usd(used_microusd)} is spent or held for running jobs.",
         "A cheaper job may fit; the budget is renewed at midnight UTC, or the operator can raise it.",
     )
 

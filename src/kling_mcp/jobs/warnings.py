@@ -48,9 +48,14 @@ def _of_its_course(job: Job, now_ms: int) -> Iterator[str]:
         yield _CANCELLING.get(job.state, CANCELLED_TOO_LATE)
     if words := _taking_long(job, now_ms):
         yield words
-    if job.cost_source == "billed" and job.cost_u is not None and job.cost_u > job.intent.ceiling_u:
+    if (
+        job.cost_source == "billed"
+        and job.cost_microusd is not None
+        and job.cost_microusd > job.intent.ceiling_microusd
+    ):
         yield (
-            f"fal.ai billed ${dollars(job.cost_u):.2f}, more than the ${dollars(job.intent.ceiling_u):.2f} that this "
+            f"fal.ai billed ${dollars(job.cost_microusd):.2f}, more than the "
+            f"${dollars(job.intent.ceiling_microusd):.2f} that this "
             f"job was expected to cost at most. The user can see request {job.request_id} at "
             "https://fal.ai/dashboard/requests; kling-mcp catalog check compares the prices."
         )

@@ -48,7 +48,7 @@ async def job(
         task = app.jobs.of(current)
         # A task has neither a price nor warnings of its own, and a model may read nothing else before it ends.
         intent = current.intent
-        price = f"about ${cents(dollars(intent.estimate_u))}, at most ${cents(dollars(intent.ceiling_u))}"
+        price = f"about ${cents(dollars(intent.estimate_microusd))}, at most ${cents(dollars(intent.ceiling_microusd))}"
         said = replace(task, message=" ".join([f"{task.message}; {price}.", *warnings_of(current, app.now_ms())]))
         if (offered := app.tasks.offered(call.ctx, said)) is not None:
             return offered

@@ -104,8 +104,8 @@ def _figures(chosen: Plan, price: Quote, settings: Settings) -> Json:
 
 
 def _budget(settings: Settings, today: DaySpend | None) -> Json:
-    held = None if today is None else dollars(today.held_u)
-    spent = None if today is None else dollars(today.spent_u)
+    held = None if today is None else dollars(today.held_microusd)
+    spent = None if today is None else dollars(today.spent_microusd)
     left = None if held is None or spent is None else max(settings.daily_budget_usd - held - spent, Decimal(0))
     return {
         "job_limit_usd": usd(settings.max_job_usd),

@@ -126,9 +126,11 @@ def job_view(job: Job, now_ms: int, *more_warnings: str) -> Json:
         "elapsed_seconds": max(0, ((job.ended_ms or now_ms) - job.created_ms) // 1000),
         "expected_seconds": intent.expected_seconds,
         "cost": {
-            "estimated_usd": usd(dollars(intent.estimate_u)),
-            "ceiling_usd": usd(dollars(intent.ceiling_u)),
-            "actual_usd": usd(dollars(job.cost_u)) if job.cost_u is not None and job.cost_source == "billed" else None,
+            "estimated_usd": usd(dollars(intent.estimate_microusd)),
+            "ceiling_usd": usd(dollars(intent.ceiling_microusd)),
+            "actual_usd": usd(dollars(job.cost_microusd))
+            if job.cost_microusd is not None and job.cost_source == "billed"
+            else None,
             "basis": intent.basis,
         },
         "video": _video(job),
@@ -182,14 +184,14 @@ def jobs_headline(data: Json) -> str:
 def _row(job: Job) -> Json:
     video = _video(job)
     where = {"saved_to": job.saved_to} if job.saved_to else {"url": _cut_url(video["url"]) if video else None}
-    cost_u = job.intent.estimate_u if job.cost_u is None else job.cost_u
+    cost_microusd = job.intent.estimate_microusd if job.cost_microusd is None else job.cost_microusd
     return {
         "job_id": job.job_id,
         "state": job.state,
         "prompt": prompt_of(job, _ROW_CHARACTERS),
         "model": job.intent.model,
         "seconds": job.intent.video_seconds,
-        "usd": usd(dollars(cost_u)),
+        "usd": usd(dollars(cost_microusd)),
         "created_at": moment(job.created_ms),
         **where,
         "error": None if job.fault is None else _cut(f"{job.fault.code}: {job.fault.message}", _ROW_CHARACTERS),
@@ -214,8 +216,8 @@ def spend_view(days: Sequence[DaySpend], job_limit: Decimal, day_limit: Decimal)
 def spend_today(today: DaySpend, day_limit: Decimal) -> Json:
     """What is spent, held and left of the day's budget."""
     return {
-        "today_usd": usd(dollars(today.spent_u)),
-        "held_usd": usd(dollars(today.held_u)),
+        "today_usd": usd(dollars(today.spent_microusd)),
+        "held_usd": usd(dollars(today.held_microusd)),
         "remaining_usd": _remaining(today, day_limit),
         "limit_usd": usd(day_limit),
     }
@@ -395,11 +397,11 @@ def _without_a_video(job: Job) -> str:
 
 
 def _remaining(today: DaySpend, day_limit: Decimal) -> float:
-    return usd(max(day_limit - dollars(today.held_u + today.spent_u), dollars(0)))
+    return usd(max(day_limit - dollars(today.held_microusd + today.spent_microusd), dollars(0)))
 
 
 def _day(day: DaySpend) -> Json:
-    return {"day": day.day, "held_usd": usd(dollars(day.held_u)), "spent_usd": usd(dollars(day.spent_u))}
+    return {"day": day.day, "held_usd": usd(dollars(day.held_microusd)), "spent_usd": usd(dollars(day.spent_microusd))}
 
 
 def _cut(text: str, most_characters: int) -> str:

@@ -175,7 +175,7 @@ def reserve_in_a_race(environment: Mapping[str, str], options: Mapping[str, Any]
     """
     Reserve and settle as fast as the ledger allows, together with every other process that does.
 
-    Options: `name`, `times`, `ceiling_u`, `day_u`, `now_ms`. Reports how many were held and refused,
+    Options: `name`, `times`, `ceiling_microusd`, `day_microusd`, `now_ms`. Reports how many were held and refused,
     and any other error.
     """
     from kling_mcp.errors import KlingError, OverBudget
@@ -183,23 +183,24 @@ def reserve_in_a_race(environment: Mapping[str, str], options: Mapping[str, Any]
     from kling_mcp.jobs.ledger import Limits
 
     ledger = open_ledger(settings_of(environment).data_dir)
-    name, now_ms, ceiling_u = options["name"], options["now_ms"], options["ceiling_u"]
-    limits = Limits(job_u=ceiling_u, day_u=options["day_u"])
+    name, now_ms, ceiling_microusd = options["name"], options["now_ms"], options["ceiling_microusd"]
+    limits = Limits(job_microusd=ceiling_microusd, day_microusd=options["day_microusd"])
     held, refused, errors = 0, 0, []
     report("ready")
     sys.stdin.buffer.read(1)
     for number in range(options["times"]):
         job_id = f"kj_{name}_{number}"
         intent = Intent(
-            job_id, "account", job_id, 1, "o3-standard", "fal-ai/x", {}, ceiling_u // 2, ceiling_u, "basis", 5, None
-        )  # fmt: skip
+            *(job_id, "account", job_id, 1, "o3-standard", "fal-ai/x", {}),
+            *(ceiling_microusd // 2, ceiling_microusd, "basis", 5, None),
+        )
         try:
             ledger.reserve(intent, limits, name, now_ms)
             held += 1
             if number % 2:
                 ledger.apply(job_id, Sending({}), now_ms)
                 ledger.apply(job_id, Accepted(f"request-{job_id}"), now_ms)
-                ledger.apply(job_id, Finished({}, cost_u=ceiling_u), now_ms)
+                ledger.apply(job_id, Finished({}, cost_microusd=ceiling_microusd), now_ms)
         except OverBudget:
             refused += 1
         except KlingError as error:

@@ -29,9 +29,9 @@ pytestmark = pytest.mark.anyio
 
 PROCESSES = 50
 TIMES = int(os.environ.get("KLING_PROOF_RESERVATIONS", "40"))
-CEILING_U = 1_000_000
-WANTED_U = PROCESSES * TIMES * CEILING_U
-LIMIT_U = WANTED_U * 10 // 17
+CEILING_MICROUSD = 1_000_000
+WANTED_MICROUSD = PROCESSES * TIMES * CEILING_MICROUSD
+LIMIT_MICROUSD = WANTED_MICROUSD * 10 // 17
 NOON_MS = 1_795_000_000_000
 
 # The engine itself writes down every state of the budget that any process commits.
@@ -49,7 +49,12 @@ async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path)
         open_ledger(ram / "state").close()
         with closing(sqlite3.connect(ram / "state" / "ledger.sqlite3")) as db:
             db.executescript(WATCH)
-        options = {"times": TIMES, "ceiling_u": CEILING_U, "day_u": LIMIT_U, "now_ms": NOON_MS}
+        options = {
+            "times": TIMES,
+            "ceiling_microusd": CEILING_MICROUSD,
+            "day_microusd": LIMIT_MICROUSD,
+            "now_ms": NOON_MS,
+        }
         async with AsyncExitStack() as stack:
             racers = [
                 await stack.enter_async_context(
@@ -68,12 +73,12 @@ async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path)
 
     held, refused = (sum(score[name] for score in scores) for name in ("held", "refused"))
     assert [score["errors"] for score in scores] == [[]] * PROCESSES
-    assert held * CEILING_U <= LIMIT_U < (held + 1) * CEILING_U
+    assert held * CEILING_MICROUSD <= LIMIT_MICROUSD < (held + 1) * CEILING_MICROUSD
     assert held + refused == PROCESSES * TIMES
     with closing(sqlite3.connect(ram / "state" / "ledger.sqlite3")) as db:
-        commits, most_u = db.execute("SELECT COUNT(*), MAX(used_u) FROM seen").fetchone()
-        [(held_u, spent_u)] = db.execute("SELECT held_u, spent_u FROM budget").fetchall()
+        commits, most_microusd = db.execute("SELECT COUNT(*), MAX(used_u) FROM seen").fetchone()
+        [(held_microusd, spent_microusd)] = db.execute("SELECT held_u, spent_u FROM budget").fetchall()
     assert commits >= held
-    assert most_u <= LIMIT_U
-    assert held_u + spent_u == held * CEILING_U
+    assert most_microusd <= LIMIT_MICROUSD
+    assert held_microusd + spent_microusd == held * CEILING_MICROUSD
     assert len(home.jobs()) == held
