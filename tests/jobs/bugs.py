@@ -27,7 +27,8 @@ from kling_mcp.jobs.job import (
     step,
 )
 from kling_mcp.jobs.ledger import ApplyResult, KnownRequest, Limits
-from kling_mcp.jobs.reconciler import Reconciler, Verdict
+from kling_mcp.jobs.matching import Verdict
+from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.submitter import Draft, Submitter
 from tests.jobs.machine import Variant

@@ -37,8 +37,9 @@ from kling_mcp.fal.queue import Unknown
 from kling_mcp.jobs.job import Accepted
 from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
+from kling_mcp.jobs.matching import OVER_AFTER_MS
 from kling_mcp.jobs.poller import Poller, PollState
-from kling_mcp.jobs.reconciler import OVER_AFTER_MS, Reconciler
+from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.service import JobService, _Parts
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.store import JobStore

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kling_mcp.fal.platform import PastRequest
 from kling_mcp.jobs.ledger import KnownRequest
-from kling_mcp.jobs.reconciler import OVER_AFTER_MS, Verdict, judge
+from kling_mcp.jobs.matching import OVER_AFTER_MS, Verdict, judge
 from tests.jobs.support import ACCOUNT, ENDPOINT, NOW_MS, job
 
 if TYPE_CHECKING:
