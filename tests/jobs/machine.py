@@ -40,10 +40,11 @@ from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
 from kling_mcp.jobs.matching import OVER_AFTER_MS
 from kling_mcp.jobs.poller import Poller, PollState
 from kling_mcp.jobs.reconciler import Reconciler
-from kling_mcp.jobs.service import JobService, _Parts
+from kling_mcp.jobs.service import JobService
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.submitter import Draft, Frame, Submission, Submitter
+from kling_mcp.jobs.workers import Workers
 from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Secret, Settings
 from tests.conftest import CANARY_KEY
@@ -75,10 +76,10 @@ class Killed(BaseException):
 class Variant:
     """The parts of a program; the default ones are the real ones."""
 
-    ledger: type[SqliteLedger] = SqliteLedger
-    submitter: type[Submitter] = Submitter
-    reconciler: type[Reconciler] = Reconciler
-    poller: type[Poller] = Poller
+    ledger: Callable[[Path, Callable[[], str]], SqliteLedger] = SqliteLedger
+    submitter: Callable[..., Submitter] = Submitter
+    reconciler: Callable[..., Reconciler] = Reconciler
+    poller: Callable[..., Poller] = Poller
     draft: type[Draft] = Draft
     alive: Callable[[set[str], str], bool] = lambda living, owner: owner in living
 
@@ -128,7 +129,7 @@ class _Tasks:
         pass
 
 
-class _Desk(JobStore):
+class _Store(JobStore):
     """A store without a thread, which is what makes a step quick; two at once take one each."""
 
     threads = False
@@ -153,11 +154,11 @@ class _Desk(JobStore):
             self.then_after -= 1
         return answer
 
-    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await super()._in_thread(work, *arguments) if self.threads else work(*arguments)
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await super().in_thread(work, *arguments) if self.threads else work(*arguments)
 
 
-class Process(JobService):
+class Process:
     """One server process, without its server."""
 
     def __init__(self, name: str, histories: Histories) -> None:
@@ -179,11 +180,13 @@ class Process(JobService):
             chance=lambda: 0.5,
             checkpoint=self._at,
         )
-        super().__init__(settings, lambda: cast("Fal", histories.fal), self._open, runtime)
-        self.store: _Desk = _Desk(settings.data_dir, runtime, self._open, self._named)
+        self.store = _Store(settings.data_dir, runtime, self._open, self._named)
+        self.service = JobService(
+            settings, lambda: cast("Fal", histories.fal), store=self.store, runtime=runtime, make_workers=self._workers
+        )
 
     def _open(self) -> Ledger:
-        self._sqlite_ledger = self._variant.ledger(self.settings.data_dir, lambda: "ledger")
+        self._sqlite_ledger = self._variant.ledger(self.store.folder, lambda: "ledger")
         return cast("Ledger", Mortal(self, self._sqlite_ledger))
 
     def _named(self, folder: Path) -> tuple[_Name, AcceptanceJournal]:
@@ -195,30 +198,25 @@ class Process(JobService):
             self.dead = True
             raise Killed
 
-    def _group(self) -> Any:
-        return _Tasks()
-
-    def _part(self) -> _Parts:
-        if self._parts is None:
-            v = self._variant
-            poller = v.poller(self.store, self.settings, self._fal, cast("Any", None), self._group)
-            submitter = v.submitter(self.store, self.settings, self._fal, poller.follow)
-            reconciler = v.reconciler(self.store, self._fal, poller, under_way=submitter.under_way, can_ask=True)
-            self._parts = _Parts(cast("Any", None), poller, reconciler, submitter)
-        return self._parts
+    def _workers(self, store: JobStore, settings: Settings, fal: Callable[[], Fal], _: object) -> Workers:
+        """The workers of this variant; what follows jobs is the rules of the machine."""
+        poller = self._variant.poller(store, settings, fal, cast("Any", None), lambda: cast("Any", _Tasks()))
+        submitter = self._variant.submitter(store, settings, fal, poller.follow)
+        reconciler = self._variant.reconciler(store, fal, poller, under_way=submitter.under_way, can_ask=True)
+        return Workers(submitter, poller, reconciler)
 
     @property
     def followed(self) -> set[str]:
-        return self._part().poller._followed
+        return self.service.workers.poller.followed
 
     def produce(self, take: Submission) -> Coroutine[Any, Any, None]:
-        return self._part().submitter.produce(take)
+        return self.service.workers.submitter.produce(take)
 
     def recover_once(self) -> Coroutine[Any, Any, None]:
-        return self._part().reconciler.recover()
+        return self.service.workers.reconciler.recover()
 
     def look(self, job: Job) -> Coroutine[Any, Any, Job]:
-        return self._part().poller.poll_once(job, self.watches.setdefault(job.job_id, PollState(3.0)))
+        return self.service.workers.poller.poll_once(job, self.watches.setdefault(job.job_id, PollState(3.0)))
 
     def bury(self) -> None:
         """What the kernel does for a dead process."""
@@ -227,8 +225,8 @@ class Process(JobService):
         if self._sqlite_ledger is not None:
             self._sqlite_ledger.close()
         if self._journal is not None:
-            self._journal._offset = self._journal._offset or 1  # its file stays behind, even where it is empty
             self._journal.close()
+            (self.store.folder / "owners" / f"{self.name}.spool").touch()  # it stays behind, even where it is empty
 
 
 class Histories(RuleBasedStateMachine):
@@ -293,7 +291,7 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for process in self.processes:
-            self.run(process.page(None, 1, None))
+            self.run(process.service.page(None, 1, None))
 
     @rule(
         process=st.integers(0, 1),
@@ -393,7 +391,7 @@ class Histories(RuleBasedStateMachine):
                 self.living.discard(sender.name)
 
         other.store.then, other.store.then_after = meanwhile, asked
-        self.run(_forgiving(other.cancel(take.job_id or "") if cancels else other.recover_once()))
+        self.run(_forgiving(other.service.cancel(take.job_id or "") if cancels else other.recover_once()))
         other.store.then = None
         if not go.is_set():
             self.run(meanwhile())
@@ -422,7 +420,7 @@ class Histories(RuleBasedStateMachine):
     def cancel(self, process: int, which: int) -> None:
         rows = self.rows()
         if rows:
-            self.run(_forgiving(self.processes[process].cancel(rows[which % len(rows)]["id"])))
+            self.run(_forgiving(self.processes[process].service.cancel(rows[which % len(rows)]["id"])))
 
     @rule(process=st.integers(0, 1), with_id=st.booleans())
     def the_user_settles(self, process: int, with_id: bool) -> None:
@@ -434,7 +432,7 @@ class Histories(RuleBasedStateMachine):
             self.told.add(row["id"])
             self.run(
                 _forgiving(
-                    self.processes[process].resolve(
+                    self.processes[process].service.resolve(
                         row["id"], charged=bool(sent), request_id=sent[0].request_id if sent and with_id else None
                     )
                 )
@@ -719,7 +717,7 @@ class Histories(RuleBasedStateMachine):
         process.bury()
         fresh = self.new_process()
         self.processes[self.processes.index(process)] = fresh
-        self.run(fresh.page(None, 1, None))
+        self.run(fresh.service.page(None, 1, None))
 
     def _let_go(self, process: Process) -> None:
         process.dead = True
@@ -735,7 +733,7 @@ class Histories(RuleBasedStateMachine):
             row["id"]: row["state"]
             for row in self.rows()
             if row["owner"] in self.living and row["state"] in {"preparing", "submitting"}
-            if row["owner"] != process.name or process._part().submitter.under_way(row["id"])
+            if row["owner"] != process.name or process.service.workers.submitter.under_way(row["id"])
         }
         spooled_jobs = {job_id for left in journaled(self.folder / "owners") for job_id, _ in left.entries}
         self.run(_forgiving(process.recover_once()))
@@ -745,7 +743,7 @@ class Histories(RuleBasedStateMachine):
 
     def _poll(self, process: Process) -> None:
         for job_id in sorted(process.followed):
-            job = self.run(process.get(job_id))
+            job = self.run(process.service.get(job_id))
             if job.state in {"queued", "running"}:
                 self.run(process.look(job))
 

@@ -61,6 +61,8 @@ def _run(machine: type[Histories], histories: int, *phases: Phase, always_the_sa
             database=None,
             phases=phases,
             derandomize=always_the_same,
+            # One is enough, and several would be told as a group.
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -246,7 +246,7 @@ async def test_an_id_goes_to_the_spool_and_from_there_into_the_ledger(room: Room
     room.failing.fails = {}
     await room.reconciler.recover()
     assert room.ledger.get("kj_1").request_id == request_id
-    assert room.poller._followed == {"kj_1"}
+    assert room.poller.followed == {"kj_1"}
 
 
 class _DiesOnceSeen:

@@ -18,6 +18,7 @@ from kling_mcp.errors import InputRefused, InvalidArguments, LedgerUnavailable, 
 from kling_mcp.fal.client import Fal
 from kling_mcp.jobs.job import Accepted, LostTrack, Progressed, Sending
 from kling_mcp.jobs.ledger import Limits
+from kling_mcp.jobs.saver import Saver
 from kling_mcp.jobs.service import JobService, Started
 from kling_mcp.jobs.sqlite import SqliteLedger
 from kling_mcp.jobs.warnings import warnings_of
@@ -378,10 +379,10 @@ async def test_a_video_is_saved_by_one_of_two_servers_and_never_again(place: Pla
         first.repair_in_background(await first.get(job_id))
         await held.wait()
         # While the first is at it, the second leaves it alone.
-        await second._part().saver.save(await second.get(job_id))
+        await Saver(second.store, second.settings, lambda: Fal(second.settings)).save(await second.get(job_id))
         go.set()
         saved = await until(first, job_id, lambda job: job.saved_to is not None)
-        await second._part().saver.save(saved)
+        await Saver(second.store, second.settings, lambda: Fal(second.settings)).save(saved)
 
     assert place.calls("download") == 1
 
@@ -565,7 +566,7 @@ async def test_a_job_is_cancelled_before_it_is_sent(place: Place) -> None:
         (job,) = await service.page("preparing", 9, None)
         cancelled, said = await service.cancel(job.job_id)
         go.set()
-        await until(service, job.job_id, lambda _: not service._part().submitter.under_way(job.job_id))
+        await until(service, job.job_id, lambda _: not service.workers.submitter.under_way(job.job_id))
         job = await service.get(job.job_id)
 
     assert cancelled.state == job.state == "not_submitted"

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from kling_mcp.fal.queue import START_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kling_mcp.fal.platform import PastRequest
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import KnownRequest
 
-__all__ = ["OVER_AFTER_MS", "Verdict", "judge", "since_ms"]
+__all__ = ["OVER_AFTER_MS", "Judge", "Verdict", "judge", "since_ms"]
 
 OVER_AFTER_MS: Final = 1000 * (START_TIMEOUT_SECONDS + 2 * 3600)
 """After this long a request has ended: fal drops one that has not started in time, and no video takes two hours."""
@@ -40,6 +40,11 @@ class Verdict:
 
     job_id: str
     request_id: str | None
+
+
+Judge: TypeAlias = (
+    "Callable[[Sequence[Job], Sequence[PastRequest], Mapping[str, KnownRequest | None]], Sequence[Verdict]]"
+)
 
 
 def judge(

@@ -85,14 +85,15 @@ class Poller:
         self._fal = fal
         self._saver = saver
         self._tasks = tasks
-        self._followed: set[str] = set()
+        self.followed: set[str] = set()
+        """The ids of the jobs that are followed now."""
         self._polls = anyio.CapacityLimiter(_POLLS_AT_ONCE)
         self._stream_waiter = StatusStream(store.runtime, self._stream, settings.poll_seconds)
 
     def follow(self, job: Job) -> None:
         """Follow *job* from now on; asking twice follows it once."""
-        if job.job_id not in self._followed:
-            self._followed.add(job.job_id)
+        if job.job_id not in self.followed:
+            self.followed.add(job.job_id)
             self._tasks().start_soon(self._run, job)
 
     async def _run(self, job: Job) -> None:
@@ -110,7 +111,7 @@ class Poller:
             # Another minute, another try: recovery finds every unfinished job again.
             log.exception("following a job was interrupted", extra={"job_id": job.job_id})
         finally:
-            self._followed.discard(job.job_id)
+            self.followed.discard(job.job_id)
             self._stream_waiter.forget(job)
 
     async def _pause(self, job: Job, state: PollState) -> None:

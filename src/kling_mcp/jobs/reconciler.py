@@ -26,13 +26,12 @@ from kling_mcp.jobs.matching import judge, since_ms
 from kling_mcp.jobs.poller import SIMULATOR_GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.platform import PastRequest
     from kling_mcp.jobs.job import Job
-    from kling_mcp.jobs.ledger import KnownRequest
-    from kling_mcp.jobs.matching import Verdict
+    from kling_mcp.jobs.matching import Judge
     from kling_mcp.jobs.poller import Poller
     from kling_mcp.jobs.process_lock import ProcessRegistry
     from kling_mcp.jobs.store import JobStore
@@ -56,6 +55,7 @@ class Reconciler:
         under_way: Whether this process is still bringing a job to fal.
         can_ask: Whether there is a key to read the history with.
         simulated: Whether a request is gone with the process that sent it: so it is with the simulator.
+        judge: Says what the history proves.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Reconciler:
         under_way: Callable[[str], bool],
         can_ask: bool,
         simulated: bool = False,
+        judge: Judge = judge,
     ) -> None:
         self._store = store
         self._fal = fal
@@ -74,6 +75,7 @@ class Reconciler:
         self._under_way = under_way
         self._can_ask = can_ask
         self._simulated = simulated
+        self._judge = judge
         self._looks: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -215,11 +217,6 @@ class Reconciler:
             if far_ms == near_ms:
                 raise
             return [past async for past in history(endpoint_id, start_ms=near_ms)]
-
-    def _judge(
-        self, waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
-    ) -> Sequence[Verdict]:
-        return judge(waiting, history, known)
 
     async def _waiting(self, endpoint_id: str) -> Sequence[Job]:
         return [

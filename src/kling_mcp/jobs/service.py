@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.job import State
     from kling_mcp.jobs.ledger import DaySpend, Ledger
     from kling_mcp.jobs.submitter import Draft
+    from kling_mcp.jobs.workers import Workers
     from kling_mcp.settings import Settings
 
 __all__ = ["JobService", "Started"]
@@ -66,6 +67,8 @@ class JobService:
     Args:
         open_fal: Makes the client of fal.ai; called once, on first use.
         open_ledger: Opens the ledger; called once, on first use, in a worker thread.
+        store: A store that is made already.
+        make_workers: Makes the workers; called once, on first use.
     """
 
     def __init__(
@@ -74,14 +77,18 @@ class JobService:
         open_fal: Callable[[], Fal],
         open_ledger: Callable[[], Ledger] | None = None,
         runtime: Runtime | None = None,
+        *,
+        store: JobStore | None = None,
+        make_workers: Callable[[JobStore, Settings, Callable[[], Fal], Callable[[], TaskGroup]], Workers] | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime or Runtime()
-        self.store = JobStore(settings.data_dir, self.runtime, open_ledger or self._sqlite)
+        self.store = store or JobStore(settings.data_dir, self.runtime, open_ledger or self._sqlite)
         self._open_fal = open_fal
         self._opened_fal: Fal | None = None
         self._tasks: TaskGroup | None = None
-        self._parts: _Parts | None = None
+        self._make_workers = make_workers
+        self._workers: Workers | None = None
         self.unanswered: set[str] = set()
         """Fingerprints of calls whose price the user was asked about without an answer."""
 
@@ -105,7 +112,7 @@ class JobService:
 
     async def recover(self) -> None:
         """Bring the ledger back to the truth, now and every minute, for as long as the service is open."""
-        await self._part().reconciler.run()
+        await self.workers.reconciler.run()
 
     def in_background(self, work: Callable[..., Coroutine[object, object, None]], *arguments: object) -> None:
         """Do *work* for as long as the service is open."""
@@ -113,8 +120,8 @@ class JobService:
 
     async def close(self) -> None:
         """Send nothing new, and let what is on its way be answered."""
-        if self._parts is not None:
-            await self._parts.submitter.drain(_DRAIN_SECONDS)
+        if self._workers is not None:
+            await self._workers.submitter.drain(_DRAIN_SECONDS)
         await self._close_fal()
 
     async def _close_fal(self) -> None:
@@ -172,7 +179,7 @@ class JobService:
         if self.settings.backend == "fal" and self.settings.fal_key is None:
             raise NoApiKey
         submission = Submission(draft, nonce)
-        self._group().start_soon(self._part().submitter.produce, submission)
+        self._group().start_soon(self.workers.submitter.produce, submission)
         with anyio.move_on_after(_KNOWN_WITHIN_SECONDS):
             await submission.settled.wait()
         if submission.job_id is None:
@@ -232,7 +239,7 @@ class JobService:
     def repair_in_background(self, job: Job) -> None:
         """Save a finished video that could not be saved, or that nobody wanted saved when it was finished."""
         if job.state == "completed" and job.saved_to is None and self.settings.output_dir is not None:
-            self._part().poller.follow(job)
+            self.workers.poller.follow(job)
 
     async def last_frame(self, job_id: str) -> bytes:
         """
@@ -357,7 +364,7 @@ class JobService:
                 billed="maybe",
                 job_id=job.job_id,
             )
-        self._part().poller.follow(found.job)
+        self.workers.poller.follow(found.job)
         return found.job
 
     # ---- parts
@@ -381,28 +388,16 @@ class JobService:
             self._opened_fal = self._open_fal()
         return self._opened_fal
 
-    def _part(self) -> _Parts:
-        """The parts that need the client of fal, made when the first of them is needed."""
-        if self._parts is None:
-            from kling_mcp.jobs.poller import Poller
-            from kling_mcp.jobs.reconciler import Reconciler
-            from kling_mcp.jobs.saver import Saver
-            from kling_mcp.jobs.submitter import Submitter
+    @property
+    def workers(self) -> Workers:
+        """What needs the client of fal.ai, made when the first of it is needed."""
+        if self._workers is None:
+            if self._make_workers is None:
+                from kling_mcp.jobs.workers import make_workers
 
-            saver = Saver(self.store, self.settings, self._fal)
-            poller = Poller(self.store, self.settings, self._fal, saver, self._group)
-            can_ask = self.settings.fal_key is not None or self.settings.backend == "simulator"
-            submitter = Submitter(self.store, self.settings, self._fal, poller.follow)
-            reconciler = Reconciler(
-                self.store,
-                self._fal,
-                poller,
-                under_way=submitter.under_way,
-                can_ask=can_ask,
-                simulated=self.settings.backend == "simulator",
-            )
-            self._parts = _Parts(saver, poller, reconciler, submitter)
-        return self._parts
+                self._make_workers = make_workers
+            self._workers = self._make_workers(self.store, self.settings, self._fal, self._group)
+        return self._workers
 
     def _sqlite(self) -> Ledger:
         import uuid
@@ -413,20 +408,6 @@ class JobService:
         name = "ledger" if self.settings.backend == "fal" else "simulator"
         return SqliteLedger(self.settings.data_dir, lambda: uuid.uuid4().hex, name)
 
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    saver: Saver
-    poller: Poller
-    reconciler: Reconciler
-    submitter: Submitter
-
-
-if TYPE_CHECKING:
-    from kling_mcp.jobs.poller import Poller
-    from kling_mcp.jobs.reconciler import Reconciler
-    from kling_mcp.jobs.saver import Saver
-    from kling_mcp.jobs.submitter import Submitter
 
 _CANCELLED_BEFORE: Final = Fault("cancelled", "It was cancelled before anything was sent.", "no")
 _SAID_CHARGED: Final = Fault(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
+    from kling_mcp.jobs.job import Event, Intent, Job, State, Step, Trouble
     from kling_mcp.jobs.ledger import Limits
     from kling_mcp.jobs.migrations import Migration
 
@@ -86,6 +86,7 @@ class SqliteLedger:
     Args:
         new_id: Makes the id of a new ledger, which a small file beside it repeats.
         migrations: The history of the schema.
+        step: Where an event leads.
 
     Raises:
         LedgerUnavailable: The file cannot be opened at all, or not just now.
@@ -97,7 +98,10 @@ class SqliteLedger:
         new_id: Callable[[], str],
         name: str = "ledger",
         migrations: Sequence[Migration] = MIGRATIONS,
+        *,
+        step: Callable[[Job, Event], Step] = step,
     ) -> None:
+        self._step = step
         self._file = folder / f"{name}.sqlite3"
         self._id_file = folder / f"{name}.id"
         self._migrations = migrations
@@ -481,7 +485,7 @@ class SqliteLedger:
     @contextlib.contextmanager
     def _writing(self) -> Generator[sqlite3.Connection]:
         with self._guarded():
-            self._db.execute(self._begin)
+            self._db.execute("BEGIN IMMEDIATE")
             try:
                 if _min_writer(self._db) > _WRITER:
                     # A newer program has changed the file while this one was running.
@@ -494,9 +498,6 @@ class SqliteLedger:
                     self._db.execute("ROLLBACK")
                 raise
             self._own_changes += 1
-
-    _begin = "BEGIN IMMEDIATE"
-    _step = staticmethod(step)
 
     @contextlib.contextmanager
     def _reading(self) -> Generator[sqlite3.Connection]:

@@ -74,7 +74,7 @@ class JobStore:
             LedgerUnavailable: The ledger cannot be opened or used.
         """
         ledger = self._ledger or await self._opened()
-        return await self._in_thread(question, ledger)
+        return await self.in_thread(question, ledger)
 
     async def owner(self) -> ProcessRegistry:
         """
@@ -86,7 +86,7 @@ class JobStore:
         async with self._opening:
             if self._owner is None:
                 try:
-                    self._owner, self._journal = await self._in_thread(self._take_name, self.folder / "owners")
+                    self._owner, self._journal = await self.in_thread(self._take_name, self.folder / "owners")
                 except OSError as error:
                     raise LedgerUnavailable(
                         f"The folder {self.folder} has no room for, or does not allow, the files that keep a job safe "
@@ -120,7 +120,7 @@ class JobStore:
         try:
             if self._journal is None:
                 raise OSError("no journal")
-            await self._in_thread(self._journal.keep, job_id, accepted)
+            await self.in_thread(self._journal.keep, job_id, accepted)
         except OSError:
             log.critical("PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id})
         return None
@@ -167,14 +167,14 @@ class JobStore:
         if self._owner is not None:
             self._owner.close()
 
-    async def _in_thread(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    async def in_thread(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Do *work* where it may block; one thing at a time, and to its end even if the caller is cancelled."""
         return await anyio.to_thread.run_sync(work, *arguments, limiter=self._one_at_a_time)
 
     async def _opened(self) -> Ledger:
         async with self._opening:
             if self._ledger is None:
-                self._ledger = await self._in_thread(self._open_ledger)
+                self._ledger = await self.in_thread(self._open_ledger)
             return self._ledger
 
 
