@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.scene import MODEL_SECONDS, arguments, our_server, simulated
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

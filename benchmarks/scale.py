@@ -14,7 +14,7 @@ from benchmarks.report import Goal, Table, median, percentile
 from benchmarks.scene import ENDPOINT, MEMORY, arguments, body, our_server, simulated
 from kling_mcp.jobs.job import Accepted, Finished, Intent, Sending
 from kling_mcp.jobs.ledger import Limits
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
 if TYPE_CHECKING:
     from benchmarks.counts import Counts

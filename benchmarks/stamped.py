@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.runtime import Runtime
 from kling_mcp.server.app import build
 from kling_mcp.server.stdio import serve

@@ -37,7 +37,7 @@ def main() -> int:
     taken: Counter[str] = Counter()
     there: Counter[str] = Counter()
     for file, found in files.items():
-        room = Path(file).parent.name
+        room = Path(file).as_posix().rpartition("kling_mcp/")[2].split("/")[0]
         taken[room] += found["summary"]["covered_branches"]
         there[room] += found["summary"]["num_branches"]
     for room in ROOMS:

@@ -21,7 +21,7 @@ from kling_mcp.commands.doctor import _first_day, _prices, examine
 from kling_mcp.fal.platform import PublishedModel
 from kling_mcp.jobs.job import Accepted, Failed, Fault, Finished, Intent, LostTrack, Sending
 from kling_mcp.jobs.ledger import Limits
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.settings import Settings
 from kling_mcp.simulator.app import Simulator, Switches
 from kling_mcp.simulator.clock import ManualClock

@@ -24,8 +24,8 @@ from kling_mcp.jobs.job import Accepted, Failed, Fault, Finished, LostTrack, Not
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, ApplyResult, KnownRequest, Limits
 from kling_mcp.jobs.matching import Verdict, judge
 from kling_mcp.jobs.reconciler import Reconciler
-from kling_mcp.jobs.row_codec import JOB, checksum_of
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
+from kling_mcp.jobs.sqlite.row_codec import JOB, checksum_of
 from kling_mcp.jobs.submitter import Draft, Submitter
 from tests.jobs.machine import Variant
 

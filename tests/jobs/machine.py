@@ -41,7 +41,7 @@ from kling_mcp.jobs.matching import OVER_AFTER_MS
 from kling_mcp.jobs.poller import Poller, PollState
 from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.service import JobService
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.submitter import Draft, Frame, Submission, Submitter
 from kling_mcp.jobs.workers import Workers

@@ -29,7 +29,7 @@ from kling_mcp.jobs.job import (
     Trouble,
 )
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, DaySpend, KnownRequest, Limits, Upload
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from tests.jobs.support import ACCOUNT, ENDPOINT, NOW_MS, WIDE, intent
 
 if TYPE_CHECKING:

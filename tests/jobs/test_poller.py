@@ -11,7 +11,7 @@ from kling_mcp.fal.failures import Failure, RequestNotFound
 from kling_mcp.fal.queue import Completed, NotReady
 from kling_mcp.jobs.job import Accepted, Progressed, Sending
 from kling_mcp.jobs.poller import Poller, PollState
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Secret, Settings

@@ -21,7 +21,7 @@ from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.poller import Poller
 from kling_mcp.jobs.process_lock import ProcessLock
 from kling_mcp.jobs.reconciler import Reconciler
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.submitter import Submitter
 from kling_mcp.runtime import Runtime

@@ -20,7 +20,7 @@ from kling_mcp.jobs.job import Accepted, LostTrack, Progressed, Sending
 from kling_mcp.jobs.ledger import Limits
 from kling_mcp.jobs.saver import Saver
 from kling_mcp.jobs.service import JobService, Started
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.warnings import warnings_of
 from kling_mcp.runtime import Runtime
 from kling_mcp.settings import FalHosts, Secret, Settings

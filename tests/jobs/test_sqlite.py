@@ -17,9 +17,9 @@ import pytest
 
 from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.jobs.job import Accepted, Fault, Finished, LostTrack, NotSent, Sending
-from kling_mcp.jobs.migrations import MIGRATIONS
-from kling_mcp.jobs.row_codec import checksum_of
-from kling_mcp.jobs.sqlite import SqliteLedger
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
+from kling_mcp.jobs.sqlite.migrations import MIGRATIONS
+from kling_mcp.jobs.sqlite.row_codec import checksum_of
 from tests.jobs.support import NOW_MS, WIDE, intent
 
 if TYPE_CHECKING:

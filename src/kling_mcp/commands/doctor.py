@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sqlite3
 import tempfile
 import textwrap
 import time
@@ -26,6 +25,7 @@ from kling_mcp.catalog.models import load
 from kling_mcp.commands.jobs import ledger_at, money
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
 from kling_mcp.jobs.budget import dollars, micro_dollars
+from kling_mcp.jobs.sqlite.engine import SQLITE_VERSION
 from kling_mcp.media import disk
 from kling_mcp.settings import Settings
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kling_mcp.fal.http import FalHttp
-    from kling_mcp.jobs.sqlite import SqliteLedger
+    from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
 __all__ = ["Finding", "doctor", "examine"]
 
@@ -88,7 +88,7 @@ def _print(finding: Finding, width: int) -> None:
 
 
 def _version() -> Finding:
-    parts = f"kling-mcp {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    parts = f"kling-mcp {__version__}, Python {platform.python_version()}, SQLite {SQLITE_VERSION}"
     return Finding("ok", "version", f"{parts}, {platform.system()}.")
 
 

@@ -402,7 +402,7 @@ class JobService:
     def _sqlite(self) -> Ledger:
         import uuid
 
-        from kling_mcp.jobs.sqlite import SqliteLedger
+        from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
         # The simulator spends nothing: its jobs never mix with those that were paid for.
         name = "ledger" if self.settings.backend == "fal" else "simulator"

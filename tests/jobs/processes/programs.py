@@ -42,7 +42,7 @@ def import_everything() -> None:
     import kling_mcp.jobs.reconciler
     import kling_mcp.jobs.saver
     import kling_mcp.jobs.service
-    import kling_mcp.jobs.sqlite
+    import kling_mcp.jobs.sqlite.engine
     import kling_mcp.jobs.submitter
     import kling_mcp.server.app
     import kling_mcp.server.stdio
@@ -222,7 +222,7 @@ def open_ledger(folder: Path) -> Ledger:
     """The real engine, where a server of these settings has it."""
     import uuid
 
-    from kling_mcp.jobs.sqlite import SqliteLedger
+    from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
     return SqliteLedger(folder, lambda: uuid.uuid4().hex)
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
 from kling_mcp.jobs.job import OPEN, Accepted, CancelledAtFal, Failed, IllegalTransitionError, step
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, ApplyResult, DaySpend, KnownRequest, Reservation, Upload
-from kling_mcp.jobs.migrations import MIGRATIONS, migrate
 from kling_mcp.jobs.process_lock import exclusive
-from kling_mcp.jobs.row_codec import (
+from kling_mcp.jobs.sqlite.migrations import MIGRATIONS, migrate
+from kling_mcp.jobs.sqlite.row_codec import (
     JOB,
     NOTE,
     PAYLOAD,
@@ -46,9 +46,11 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Event, Intent, Job, State, Step, Trouble
     from kling_mcp.jobs.ledger import Limits
-    from kling_mcp.jobs.migrations import Migration
+    from kling_mcp.jobs.sqlite.migrations import Migration
 
-__all__ = ["SqliteLedger"]
+__all__ = ["SQLITE_VERSION", "SqliteLedger"]
+
+SQLITE_VERSION: Final = sqlite3.sqlite_version
 
 _PAD_BYTES: Final = 1536
 """Room kept in the small row for what fal's answer adds to it: an id of 128 and three addresses of 400 bytes."""
