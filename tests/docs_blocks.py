@@ -117,9 +117,9 @@ def models() -> str:
 def _row(endpoint: Endpoint) -> list[str]:
     length, listed = endpoint.argument_of("length"), endpoint.argument_of("shot")
     lengths = length.lengths if length is not None else ()
-    most_shots = [rule.maximum for rule in endpoint.rules if rule.kind == "count" and rule.of == ("shots[]",)]
+    most_shots = [rule.max for rule in endpoint.rules if rule.kind == "count" and rule.of == ("shots[]",)]
     audio = endpoint.argument_of("audio")
-    on = audio is not None and audio.schema.get("default") is True
+    on = audio is not None and audio.default is True
     sound = {"switchable": "on, can be off" if on else "off, can be on", "always": "always", "none": "none"}[
         endpoint.sound
     ]
@@ -132,7 +132,7 @@ def _row(endpoint: Endpoint) -> list[str]:
     rates = [f"{newest.rate(tier).normalize():f}" if there else "" for tier, there in offered.items()]
     five = price_of(endpoint, seconds=5, audio=None if audio is None else on, voice=False)
     return [
-        f"`{endpoint.model}`{' (default)' if endpoint.is_default else ''}",
+        f"`{endpoint.model}`{' (default)' if endpoint.default else ''}",
         f"{min(lengths)} to {max(lengths)}",
         f"1 to {most_shots[0]}" if listed is not None else "1",
         sound,

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -336,16 +335,16 @@ def test_a_date_without_day_or_month_counts_from_its_first_day(as_of: str, first
 
 
 def edited(model: str, edit: Callable[[dict[str, Any]], None]) -> Catalog:
-    """The catalogue as fal might have it one day: one input schema with a change."""
+    """The catalog as fal might have it one day: one input schema with a change."""
     endpoint = load().model(model)
     schema = cast("dict[str, Any]", json.loads(json.dumps(dict(endpoint.input_schema))))
     edit(schema)
     others = [one for one in load().endpoints if one.model != model]
-    return Catalog((*others, replace(endpoint, input_schema=schema)))
+    return Catalog((*others, endpoint.model_copy(update={"input_schema": schema})))
 
 
 def checked(catalog: Catalog, sleeps: list[float] | None = None, **switches: Any) -> tuple[int, Simulator]:
-    """The exit code of a check against a fal with that catalogue; pauses move its clock."""
+    """The exit code of a check against a fal with that catalog; pauses move its clock."""
     simulator = Simulator(catalog, key=CANARY_KEY, clock=(clock := ManualClock()), switches=Switches(**switches))
 
     async def sleep(seconds: float) -> None:
@@ -357,7 +356,7 @@ def checked(catalog: Catalog, sleeps: list[float] | None = None, **switches: Any
         return check.check(settings(**urls.environment(), FAL_KEY=CANARY_KEY), sleep), simulator
 
 
-def test_a_catalogue_that_is_fals_is_as_bundled(fal: tuple[Simulator, dict[str, str]]) -> None:
+def test_a_catalog_that_is_fals_is_as_bundled(fal: tuple[Simulator, dict[str, str]]) -> None:
     done = command("catalog", "check", **fal[1])
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -46,7 +46,7 @@ def test_an_endpoint_is_found_by_its_id() -> None:
     assert load().by_endpoint_id("fal-ai/kling-video/v9/image-to-video") is None
 
 
-def test_the_bundled_catalogue_is_read_once() -> None:
+def test_the_bundled_catalog_is_read_once() -> None:
     assert load() is load()
 
 
@@ -156,7 +156,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str | int, ...], object, str]] = [
     # what is wrong, the file, the place, the value there, and what is said
     ("the file", O1, (), [], "the file: an object expected, found []"),
     ("a name that nobody reads", O1, ("prise",), 1, "prise: unknown name; known are model"),
-    ("no model", O1, ("model",), DROP, "model: a text expected, found null"),
+    ("no model", O1, ("model",), DROP, "model: is missing"),
     ("a model with a space", O1, ("model",), "o9 pro", "model: a text like"),
     ("a number for a model", O1, ("model",), 9, "model: a text expected, found 9"),
     ("an id that is no path", O1, ("endpoint_id",), "kling", "endpoint_id: a text like"),
@@ -165,7 +165,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str | int, ...], object, str]] = [
     ("an order below zero", O1, ("order",), -1, "order: a whole number expected"),
     ("an order of true", O1, ("order",), True, "order: a whole number expected"),
     ("a default that is a text", O1, ("default",), "yes", "default: true or false expected"),
-    ("no prices", O1, ("prices",), [], "prices: at least one price expected"),
+    ("no prices", O1, ("prices",), [], "prices: at least one expected, found []"),
     ("prices as an object", O1, ("prices",), {}, "prices: a list expected"),
     ("a price without a date", O1, ("prices", 0, "as_of"), "May", "prices[0].as_of: a text like"),
     ("a price as a float", O1, ("prices", 0, "usd_per_second", "flat"), 0.1, "usd_per_second.flat: a text expected"),
@@ -203,6 +203,15 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str | int, ...], object, str]] = [
     ("a limit that is a float", O1, ("limits", "first_frame", "max_bytes"), 1.5, "max_bytes: a whole number expected"),
     ("an unknown limit", O1, ("limits", "first_frame", "weight"), 1, "limits.first_frame.weight: unknown name"),
     ("a time in words", O1, ("timing", "seconds"), "long", "timing.seconds: a whole number expected"),
+    ("a time for no video", O1, ("timing", "for_video_seconds"), 0, "timing.for_video_seconds: a whole number"),
+    (
+        "an unknown name in a price",
+        O1,
+        ("prices", 0, "usd"),
+        "1",
+        "prices[0].usd: unknown name; known are as_of, source",
+    ),
+    ("items of a text", O1, ("arguments", "prompt", "items"), V3["arguments"]["elements"]["items"], "field: one of"),
     ("a conflict in words", O1, ("conflicts",), ["none"], "conflicts[0]: an object expected"),
 ]
 

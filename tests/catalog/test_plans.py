@@ -238,14 +238,14 @@ def test_a_plan_says_what_sets_the_price() -> None:
     voices = plan(load(), "image_to_video", {**ONE, "model": "v3-standard", "voice_ids": ["a", "b"]})
     element = plan(load(), "image_to_video", {**ONE, "model": "v3-pro", "elements": [FACE, {**CLIP, "voice_id": "a"}]})
 
-    def price_parts(it: Any) -> tuple[int, bool | None, bool, bool]:
-        return it.seconds, it.audio, it.audio_was_default, it.voice
+    def price_parts(it: Any) -> tuple[int, bool | None, bool]:
+        return it.seconds, it.audio, it.voice
 
-    assert price_parts(silent) == (9, False, False, False)
-    assert price_parts(default) == (5, True, True, False)
-    assert price_parts(turbo) == (5, None, False, False)
-    assert price_parts(voices) == (5, True, True, True)
-    assert price_parts(element) == (5, True, True, True)
+    assert price_parts(silent) == (9, False, False)
+    assert price_parts(default) == (5, True, False)
+    assert price_parts(turbo) == (5, None, False)
+    assert price_parts(voices) == (5, True, True)
+    assert price_parts(element) == (5, True, True)
 
 
 def test_the_length_of_shots_is_their_sum() -> None:

@@ -1,5 +1,5 @@
 """
-The five published documents that the catalogue must not contradict, as tables of facts.
+The five published documents that the catalog must not contradict, as tables of facts.
 
 Per document: fields with what it says of them, each price, each price example,
 and each example request and answer. A field's default or values are None where
@@ -352,7 +352,7 @@ def test_the_upload_form_of_o3_names_the_picture_formats() -> None:
 def test_two_voices_are_the_most_and_are_named_as_the_document_names_them() -> None:
     rules = load().model("v3-standard").rules
 
-    assert [rule.maximum for rule in rules if rule.kind == "count" and rule.of == ("voice_ids[]",)] == [2]
+    assert [rule.max for rule in rules if rule.kind == "count" and rule.of == ("voice_ids[]",)] == [2]
     assert {"@Element{n}", "<<<voice_{n}>>>"} == {rule.marker for rule in rules if rule.kind == "reference"}
 
 

@@ -133,7 +133,7 @@ def figures(path: str) -> set[str]:
         argument = argument_at(endpoint, path)
         if argument is None:
             continue
-        schema = argument.schema
+        schema = argument.value_schema
         choices = argument.choices if argument.kind == "choice" else argument.lengths[:1] + argument.lengths[-1:]
         found |= {str(choice) for choice in choices}
         found |= {f"{schema[limit]:,}" for limit in ("minimum", "maximum", "maxLength") if limit in schema}
@@ -142,7 +142,7 @@ def figures(path: str) -> set[str]:
             found.add(f"default {'on' if default else 'off'}" if isinstance(default, bool) else str(default))
         counted = {path.removeprefix("."), f"{path.removeprefix('.')}[]"}
         found |= {
-            str(rule.maximum)
+            str(rule.max)
             for rule in endpoint.rules
             if rule.kind == "count" and rule.level == "refuse" and counted & set(rule.of)
         }

@@ -1,29 +1,38 @@
 """
-The endpoints, read from one JSON file each.
+Endpoint models: everything that is known about each Kling endpoint, read from one JSON file each.
 
-A file holds all there is to know about an endpoint: fal.ai's schemas, how
-the tools' arguments become fal.ai's fields, the rules across fields, picture
-limits, dated prices, timing and sources. It is parsed here once into frozen
-values that cannot be built wrong; no field name, enum, default, range or price
-stands in Python, so a new Kling version is a new file.
+A file holds fal.ai's schemas, how the tools' arguments become fal.ai's fields, the rules across fields, media limits,
+dated prices, timing and sources. It is validated once, when it is read. No field name, enum, default, range or price
+is in Python, so a new Kling version is a new file.
 """
 
-from __future__ import annotations
-
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import to_json
 
 from kling_mcp.errors import ArgumentFault, UnknownModel
 from kling_mcp.ids import unwrapped
 from kling_mcp.texts import showable
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "Argument",
@@ -43,26 +52,18 @@ __all__ = [
 ]
 
 Tool: TypeAlias = Literal["image_to_video", "multi_shot_video", "estimate_cost"]
+JobTool: TypeAlias = Literal["image_to_video", "multi_shot_video"]
 Mode: TypeAlias = Literal["image-to-video"]
 Sound: TypeAlias = Literal["switchable", "always", "none"]
 Tier: TypeAlias = Literal["flat", "audio_off", "audio_on", "voice_control"]
-Level: TypeAlias = Literal["refuse", "warn"]
 ArgumentKind: TypeAlias = Literal[
     "picture", "https_url", "text", "number", "audio", "choice", "length", "voice", "object", "shot"
 ]
 RuleKind: TypeAlias = Literal[
     "exactly_one", "count", "together", "text_length", "needs", "reference", "given", "one_group"
 ]
-Schema: TypeAlias = Mapping[str, object]
 
 _BUNDLED: Final = Path(__file__).with_name("endpoints")
-_MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-_SOUNDS: Final[tuple[Sound, ...]] = get_args(Sound)
-_TIERS: Final[tuple[Tier, ...]] = get_args(Tier)
-_LEVELS: Final[tuple[Level, ...]] = get_args(Level)
-_ARGUMENT_KINDS: Final[tuple[ArgumentKind, ...]] = get_args(ArgumentKind)
-_RULE_KINDS: Final[tuple[RuleKind, ...]] = get_args(RuleKind)
-_JOBS: Final[tuple[Tool, ...]] = ("image_to_video", "multi_shot_video")
 _STEP: Final = re.compile(r"[a-z_]+(?:\[\])?")
 
 
@@ -70,8 +71,31 @@ class CatalogError(ValueError):
     """An endpoint file cannot be used; the message names the file, the place in it, and what belongs there."""
 
 
-@dataclass(frozen=True, slots=True)
-class PictureLimits:
+def _amount(value: object) -> Decimal:
+    """A decimal number written as text, because a JSON number would pass through a float."""
+    if not isinstance(value, str):
+        raise ValueError("a text")  # noqa: TRY004 - pydantic expects a ValueError
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        raise ValueError("a decimal number as text") from None
+    if not amount.is_finite() or amount <= 0:
+        raise ValueError("a number above zero as text")
+    return amount
+
+
+_Text: TypeAlias = Annotated[str, Field(min_length=1)]
+_Whole: TypeAlias = Annotated[int, Field(ge=0)]
+_Amount: TypeAlias = Annotated[Decimal, PlainValidator(_amount)]
+Schema: TypeAlias = Mapping[str, object]
+
+
+class _Part(BaseModel):
+    # Validators are built when a file is read: once for all, as parts of the endpoint's.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+
+class PictureLimits(_Part):
     """
     What fal.ai takes as a picture or video in one place of a request.
 
@@ -82,59 +106,81 @@ class PictureLimits:
 
     """
 
-    max_bytes: int | None
-    min_width: int | None
-    min_height: int | None
-    max_width: int | None
-    max_height: int | None
-    min_aspect_ratio: Decimal | None
-    max_aspect_ratio: Decimal | None
-    min_seconds: Decimal | None
-    max_seconds: Decimal | None
-    min_fps: int | None
-    max_fps: int | None
-    formats: tuple[str, ...]
-    fetch_timeout_seconds: int | None
-    inferred: bool
-    basis: str
+    max_bytes: _Whole | None = None
+    min_width: _Whole | None = None
+    min_height: _Whole | None = None
+    max_width: _Whole | None = None
+    max_height: _Whole | None = None
+    min_aspect_ratio: _Amount | None = None
+    max_aspect_ratio: _Amount | None = None
+    min_seconds: _Amount | None = None
+    max_seconds: _Amount | None = None
+    min_fps: _Whole | None = None
+    max_fps: _Whole | None = None
+    formats: tuple[_Text, ...] = ()
+    fetch_timeout_seconds: _Whole | None = None
+    inferred: bool = False
+    basis: _Text
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Argument:
+class Argument(_Part):
     """
     One argument of the tools, and the field of the endpoint that it becomes.
 
     Attributes:
-        name: The name a caller uses.
         field: fal.ai's name, beside its siblings in the request.
         kind: How a value is read; with *many*, how each member of the list is.
-        schema: The endpoint's own schema of a value (of a member, with *many*).
         required: Whether the tools that take it need it.
         tools: The job tools that take it. ``estimate_cost`` takes all.
         items: The arguments inside, for the kinds ``object`` and ``shot``.
-        limits: What a picture or video in this place may be.
+        limits_name: The entry of the endpoint's limits that holds here; ``limits`` in the file.
         send_default_with: Another argument; beside it the default is sent explicitly.
         instead: What works with a model that does not take it.
 
     """
 
-    name: str
-    field: str
+    field: _Text
     kind: ArgumentKind
-    description: str
-    schema: Schema
-    many: bool
-    required: bool
-    tools: tuple[Tool, ...]
-    items: Mapping[str, Argument]
-    limits: PictureLimits | None
-    send_default_with: str | None
-    instead: str
+    description: _Text
+    many: bool = False
+    required: bool = False
+    tools: tuple[JobTool, ...] = ("image_to_video", "multi_shot_video")
+    items: Mapping[str, "Argument"] = {}
+    limits_name: Annotated[str | None, Field(alias="limits")] = None
+    send_default_with: str | None = None
+    instead: str = ""
+    _name: str = PrivateAttr("")
+    _value_schema: Schema = PrivateAttr(default_factory=dict[str, object])
+    _limits: PictureLimits | None = PrivateAttr(None)
+
+    def bind(self, name: str, value_schema: Schema, limits: PictureLimits | None) -> None:
+        """Take what the file says of this argument in other places; once, when the file is read."""
+        self._name, self._value_schema, self._limits = name, value_schema, limits
+
+    @property
+    def name(self) -> str:
+        """The name a caller uses."""
+        return self._name
+
+    @property
+    def value_schema(self) -> Schema:
+        """The endpoint's own schema of a value (of a member, with *many*)."""
+        return self._value_schema
+
+    @property
+    def limits(self) -> PictureLimits | None:
+        """What a picture or video in this place may be."""
+        return self._limits
+
+    @property
+    def default(self) -> object:
+        """The endpoint's own default; None where it has none."""
+        return self._value_schema.get("default")
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The values that the endpoint lists, as text; empty when it lists none."""
-        return tuple(str(value) for value in _sequence(self.schema.get("enum")))
+        return tuple(str(value) for value in _list(self._value_schema.get("enum")))
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -142,35 +188,40 @@ class Argument:
         return tuple(int(value) for value in self.choices)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(_Part):
     """
     A rule across fields, as data.
 
     ``of``, ``counts`` and ``groups`` hold selectors: ``shots[].prompt`` is the prompt of every shot, ``shots[]`` every
-    shot. What the kinds mean stands in ``kling_mcp.catalog.rules``.
+    shot. ``kling_mcp.catalog.rules`` says what the kinds mean.
     """
 
     kind: RuleKind
-    of: tuple[str, ...]
-    level: Level = "refuse"
+    of: tuple[_Text, ...] = ()
+    level: Literal["refuse", "warn"] = "refuse"
     say: str = ""
     source: str = ""
-    maximum: int | None = None
-    argument: str | None = None
+    max: _Whole = 0
+    argument: str = ""
     value: bool | str | None = None
-    marker: str | None = None
-    counts: tuple[str, ...] = ()
-    groups: tuple[tuple[str, ...], ...] = ()
+    marker: str = ""
+    counts: tuple[_Text, ...] = ()
+    groups: tuple[tuple[_Text, ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Price:
+class Price(_Part):
     """What one source said at one time that a second of finished video costs, in US dollars per tier."""
 
-    as_of: str
-    source: str
-    usd_per_second: Mapping[Tier, Decimal]
+    as_of: Annotated[str, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
+    source: _Text
+    usd_per_second: Mapping[Tier, _Amount]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        tiers = set(self.usd_per_second)
+        if tiers != {"flat"} and not {"audio_off", "audio_on"} <= tiers - {"flat"}:
+            raise ValueError("flat alone, or audio_off and audio_on")
+        return self
 
     def rate(self, tier: Tier) -> Decimal:
         """
@@ -185,38 +236,68 @@ class Price:
         return self.usd_per_second[tier]
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(_Part):
     """How many seconds a job took, or is guessed to take, for a video of a given length."""
 
-    seconds: int
-    for_video_seconds: int
-    guess: bool
-    basis: str
+    seconds: _Whole
+    for_video_seconds: Annotated[int, Field(ge=1)]
+    basis: _Text
+    guess: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Endpoint:
+def _newest_last(prices: tuple[Price, ...]) -> tuple[Price, ...]:
+    """In the order of their dates; a bare year counts as older than any month of it."""
+    return tuple(sorted(prices, key=lambda price: price.as_of))
+
+
+class Endpoint(_Part):
     """One Kling endpoint on fal.ai: what it accepts, costs, and answers."""
 
-    model: str
-    endpoint_id: str
-    title: str
-    summary: str
+    model: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    endpoint_id: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)+$")]
+    title: _Text
+    summary: _Text
     mode: Mode
-    order: int
-    is_default: bool
+    order: _Whole
     sound: Sound
     arguments: Mapping[str, Argument]
     rules: tuple[Rule, ...]
     limits: Mapping[str, PictureLimits]
-    prices: tuple[Price, ...]
-    timing: Timing | None
+    prices: Annotated[tuple[Price, ...], Field(min_length=1), AfterValidator(_newest_last)]
     input_schema: Schema
     output_schema: Schema
-    sources: tuple[str, ...]
-    conflicts: tuple[Mapping[str, object], ...]
-    notes: tuple[str, ...]
+    conflicts: tuple[Schema, ...]
+    default: bool = False
+    timing: Timing | None = None
+    sources: tuple[_Text, ...] = ()
+    notes: tuple[_Text, ...] = ()
+
+    # Two endpoints are never the same, and one is the key of what is kept for it.
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("input_schema", "output_schema"):
+            schema: Schema = getattr(self, name)
+            if schema.get("type") != "object":
+                raise _wrong(f"{name}.type", "one of object", schema.get("type"))
+            if not isinstance(schema.get("properties"), dict):
+                raise _wrong(f"{name}.properties", "an object", schema.get("properties"))
+        _bind("arguments", self.arguments, self.input_schema, self.limits)
+        # The length is what is paid for.
+        kinds = [argument.kind for argument in self.arguments.values()]
+        if kinds.count("length") != 1:
+            raise _Misfit("arguments: exactly one argument must be of kind length")
+        for kind in ("audio", "shot"):
+            if kinds.count(kind) > 1:
+                raise _Misfit(f"arguments: at most one argument may be of kind {kind}")
+        for index, rule in enumerate(self.rules):
+            _check_rule(f"rules[{index}]", rule, self.arguments)
+        return self
 
     def expected_seconds(self, video_seconds: int) -> int | None:
         """
@@ -243,11 +324,11 @@ class Catalog:
         for name in ("model", "endpoint_id"):
             seen: set[str] = set()
             for endpoint in self.endpoints:
-                value = cast("str", getattr(endpoint, name))
+                value: str = getattr(endpoint, name)
                 if value in seen:
                     raise CatalogError(f"two endpoint files have {name} {value}")
                 seen.add(value)
-        if len([endpoint for endpoint in self.endpoints if endpoint.is_default]) != 1:
+        if len([endpoint for endpoint in self.endpoints if endpoint.default]) != 1:
             raise CatalogError("exactly one endpoint file must say that it is the default")
 
     @property
@@ -258,7 +339,7 @@ class Catalog:
     @property
     def default(self) -> Endpoint:
         """The endpoint that is used when a call names no model."""
-        return next(endpoint for endpoint in self.endpoints if endpoint.is_default)
+        return next(endpoint for endpoint in self.endpoints if endpoint.default)
 
     def model(self, name: str) -> Endpoint:
         """
@@ -285,7 +366,7 @@ class Catalog:
         raise UnknownModel.of([fault])
 
     def by_endpoint_id(self, endpoint_id: str) -> Endpoint | None:
-        """The endpoint with fal.ai's id *endpoint_id*, if it is in the catalogue."""
+        """The endpoint with fal.ai's id *endpoint_id*, if it is in the catalog."""
         return next((endpoint for endpoint in self.endpoints if endpoint.endpoint_id == endpoint_id), None)
 
     def takers(self, argument: str) -> tuple[str, ...]:
@@ -362,332 +443,132 @@ def _shown(endpoint: Endpoint) -> tuple[int, str]:
 
 def _read(path: Path) -> Endpoint:
     try:
-        data: object = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CatalogError(f"{path.name}: not JSON: {error}") from None
-    try:
-        return _endpoint(_Node(data, ""))
-    except _Wrong as error:
-        raise CatalogError(f"{path.name}: {error}") from None
+        return Endpoint.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CatalogError(f"{path.name}: {_said(error.errors()[0])}") from None
 
 
-class _Wrong(Exception):
-    """Something in a file is not what belongs there; the message starts with the place."""
+class _Misfit(ValueError):
+    """Parts of a file do not fit each other; the message starts with the place."""
 
 
-_T = TypeVar("_T")
-_L = TypeVar("_L", bound=str)
+def _wrong(place: str, expected: str, found: object) -> _Misfit:
+    return _Misfit(f"{place or 'the file'}: {expected} expected, found {to_json(found).decode()[:80]}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A value of a file and its place, so that every complaint names the place."""
-
-    value: object
-    place: str
-
-    def wrong(self, expected: str) -> _Wrong:
-        return _Wrong(f"{self.place or 'the file'}: {expected} expected, found {json.dumps(self.value)[:80]}")
-
-    def only(self, *names: str) -> None:
-        for name in self.mapping():
-            if name not in names:
-                raise _Wrong(f"{self.at(name).place}: unknown name; known are {', '.join(names)}")
-
-    def mapping(self) -> dict[str, object]:
-        value = self.value
-        if not isinstance(value, dict):
-            raise self.wrong("an object")
-        return cast("dict[str, object]", value)
-
-    def fields(self) -> dict[str, _Node]:
-        return {name: self.at(name) for name in self.mapping()}
-
-    def at(self, name: str) -> _Node:
-        return _Node(self.mapping().get(name), f"{self.place}.{name}" if self.place else name)
-
-    def members(self) -> list[_Node]:
-        value = self.value
-        if not isinstance(value, list):
-            raise self.wrong("a list")
-        members = cast("list[object]", value)
-        return [_Node(member, f"{self.place}[{index}]") for index, member in enumerate(members)]
-
-    def text(self, default: str | None = None) -> str:
-        if self.value is None and default is not None:
-            return default
-        if not isinstance(self.value, str) or not self.value:
-            raise self.wrong("a text")
-        return self.value
-
-    def texts(self) -> tuple[str, ...]:
-        return tuple(member.text() for member in self.members()) if self.value is not None else ()
-
-    def whole(self) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
-            raise self.wrong("a whole number")
-        return self.value
-
-    def flag(self, *, default: bool = False) -> bool:
-        if self.value is None:
-            return default
-        if not isinstance(self.value, bool):
-            raise self.wrong("true or false")
-        return self.value
-
-    def amount(self) -> Decimal:
-        """A decimal number written as text, because a JSON number would pass through a float."""
-        try:
-            amount = Decimal(self.text())
-        except InvalidOperation:
-            raise self.wrong("a decimal number as text") from None
-        if not amount.is_finite() or amount <= 0:
-            raise self.wrong("a number above zero as text")
-        return amount
-
-    def one_of(self, known: tuple[_L, ...], default: _L | None = None) -> _L:
-        for name in known:
-            if name == self.text(default):
-                return name
-        raise self.wrong(f"one of {', '.join(known)}")
-
-    def whole_or_none(self) -> int | None:
-        return None if self.value is None else self.whole()
-
-    def amount_or_none(self) -> Decimal | None:
-        return None if self.value is None else self.amount()
-
-
-def _endpoint(node: _Node) -> Endpoint:
-    node.only(
-        *("model", "endpoint_id", "title", "summary", "mode", "order", "default", "sound", "arguments", "rules"),
-        *("limits", "prices", "timing", "input_schema", "output_schema", "sources", "conflicts", "notes"),
+def _said(error: "ErrorDetails") -> str:
+    """What pydantic finds wrong, as a sentence with the place and what belongs there."""
+    kind, context, place = error["type"], error.get("ctx", {}), error["loc"]
+    if kind == "json_invalid":
+        return f"not JSON: {context['error']}"
+    if isinstance(cause := context.get("error"), _Misfit):
+        return str(cause)
+    if place and place[-1] == "[key]":
+        return f"{_place(place[:-1])}: unknown name; known are {_choices(context['expected'])}"
+    if kind == "extra_forbidden":
+        part: type[BaseModel] = Endpoint if len(place) == 1 else _PARTS[str(place[0])]
+        known = (form.alias or name for name, form in part.model_fields.items())
+        return f"{_place(place)}: unknown name; known are {', '.join(known)}"
+    if kind == "missing":
+        return f"{_place(place)}: is missing"
+    expected = (
+        _EXPECTED.get(kind)
+        or ("expected" in context and f"one of {_choices(context['expected'])}")
+        or ("pattern" in context and f"a text like {context['pattern'].strip('^$')}")
+        or (str(cause) if cause else error["msg"])
     )
-    limits = {name: _limits(member) for name, member in node.at("limits").fields().items()}
-    schema = _object_schema(node.at("input_schema"))
-    arguments = _arguments(node.at("arguments"), schema, limits)
-    _check_roles(arguments, node.at("arguments"))
-    return Endpoint(
-        model=_matching(node.at("model"), r"[a-z0-9]+(-[a-z0-9]+)*"),
-        endpoint_id=_matching(node.at("endpoint_id"), r"[a-z0-9.-]+(/[a-z0-9.-]+)+"),
-        title=node.at("title").text(),
-        summary=node.at("summary").text(),
-        mode=node.at("mode").one_of(_MODES),
-        order=node.at("order").whole(),
-        is_default=node.at("default").flag(),
-        sound=node.at("sound").one_of(_SOUNDS),
-        arguments=arguments,
-        rules=tuple(_rule(member, arguments) for member in node.at("rules").members()),
-        limits=MappingProxyType(limits),
-        prices=_prices(node.at("prices")),
-        timing=_timing(node.at("timing")),
-        input_schema=schema,
-        output_schema=_object_schema(node.at("output_schema")),
-        sources=node.at("sources").texts(),
-        conflicts=tuple(member.mapping() for member in _objects(node.at("conflicts"))),
-        notes=node.at("notes").texts(),
-    )
+    return str(_wrong(_place(place), expected, error["input"]))
 
 
-def _matching(node: _Node, pattern: str) -> str:
-    if not re.fullmatch(pattern, node.text()):
-        raise node.wrong(f"a text like {pattern}")
-    return node.text()
+_PARTS: Final[dict[str, type[BaseModel]]] = {
+    "arguments": Argument,
+    "rules": Rule,
+    "limits": PictureLimits,
+    "prices": Price,
+    "timing": Timing,
+}
+_EXPECTED: Final = {
+    **dict.fromkeys(("model_type", "dict_type", "mapping_type"), "an object"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("string_type", "string_too_short"), "a text"),
+    **dict.fromkeys(("int_type", "int_from_float", "greater_than_equal"), "a whole number"),
+    "bool_type": "true or false",
+    "too_short": "at least one",
+}
 
 
-def _objects(node: _Node) -> list[_Node]:
-    for member in node.members():
-        member.mapping()
-    return node.members()
+def _place(steps: tuple[int | str, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
 
 
-def _object_schema(node: _Node) -> Schema:
-    node.at("type").one_of(("object",))
-    node.at("properties").mapping()
-    return MappingProxyType(node.mapping())
+def _choices(expected: str) -> str:
+    return ", ".join(re.findall(r"'([^']*)'", expected))
 
 
-def _arguments(node: _Node, schema: Schema, limits: Mapping[str, PictureLimits]) -> Mapping[str, Argument]:
-    """The arguments at one level, each tied to its field in *schema*."""
-    properties = cast("Mapping[str, Schema]", schema.get("properties", {}))
-    arguments: dict[str, Argument] = {}
-    for name, member in node.fields().items():
-        field = member.at("field").one_of(tuple(properties))
-        arguments[name] = _argument(name, member, field, properties[field], limits)
+def _bind(place: str, arguments: Mapping[str, Argument], schema: Schema, limits: Mapping[str, PictureLimits]) -> None:
+    """Tie the arguments of one level to their fields in *schema*, and to *limits*."""
+    properties = _object(schema.get("properties"))
+    for name, argument in arguments.items():
+        here = f"{place}.{name}"
+        if argument.field not in properties:
+            raise _wrong(f"{here}.field", f"one of {', '.join(properties)}", argument.field)
+        if argument.limits_name is not None and argument.limits_name not in limits:
+            raise _wrong(f"{here}.limits", f"one of {', '.join(limits)}", argument.limits_name)
+        own = _object(properties[argument.field])
+        if argument.many:
+            own = _object(own.get("items"))
+        argument.bind(name, own, limits.get(argument.limits_name or ""))
+        _bind(f"{here}.items", argument.items, own, limits)
+        if fault := _unreadable(argument):
+            raise _Misfit(f"{here}: {fault}")
     fed = {argument.field for argument in arguments.values() if argument.required}
-    for field in _sequence(schema.get("required")):
-        if field not in fed:
-            raise _Wrong(f"{node.place}: no required argument becomes the required field {field}")
-    return MappingProxyType(arguments)
+    for needed in _list(schema.get("required")):
+        if needed not in fed:
+            raise _Misfit(f"{place}: no required argument becomes the required field {needed}")
 
 
-def _argument(name: str, node: _Node, field: str, schema: Schema, limits: Mapping[str, PictureLimits]) -> Argument:
-    node.only(
-        *(
-            "field",
-            "kind",
-            "many",
-            "required",
-            "tools",
-            "items",
-            "limits",
-            "send_default_with",
-            "description",
-            "instead",
-        ),
-    )
-    many = node.at("many").flag()
-    if many:
-        schema = cast("Schema", schema.get("items", {}))
-    kind: ArgumentKind = node.at("kind").one_of(_ARGUMENT_KINDS)
-    named = node.at("limits")
-    argument = Argument(
-        name=name,
-        field=field,
-        kind=kind,
-        description=node.at("description").text(),
-        schema=schema,
-        many=many,
-        required=node.at("required").flag(),
-        tools=tuple(tool.one_of(_JOBS) for tool in node.at("tools").members()) if node.at("tools").value else _JOBS,
-        items=_arguments(node.at("items"), schema, limits) if kind in ("object", "shot") else MappingProxyType({}),
-        limits=None if named.value is None else limits[named.one_of(tuple(limits))],
-        send_default_with=node.at("send_default_with").text("") or None,
-        instead=node.at("instead").text(""),
-    )
-    _check_kind(argument, node)
-    return argument
+def _object(value: object) -> Schema:
+    return cast("Schema", value) if isinstance(value, dict) else {}
 
 
-def _check_kind(argument: Argument, node: _Node) -> None:
-    """Refuse a field whose schema does not carry what its kind is read by."""
-    choices = argument.choices
-    if argument.kind in ("choice", "length") and not choices:
-        raise _Wrong(f"{node.place}: the schema of {argument.field} lists no values")
-    if argument.kind == "length" and not all(choice.isdigit() for choice in choices):
-        raise _Wrong(f"{node.place}: the schema of {argument.field} lists values that are not seconds")
-    if argument.kind == "length" and str(argument.schema.get("default")) not in choices:
-        raise _Wrong(f"{node.place}: the schema of {argument.field} has no default among its values")
-    if argument.kind == "audio" and not isinstance(argument.schema.get("default"), bool):
-        raise _Wrong(f"{node.place}: the schema of {argument.field} has no default of true or false")
-    if argument.kind == "shot" and not (argument.many and {"text", "length"} <= _kinds(argument.items)):
-        raise _Wrong(f"{node.place}: shots are a list whose items are of kind text and length")
-    if argument.send_default_with and "default" not in argument.schema:
-        raise _Wrong(f"{node.place}: the schema of {argument.field} has no default to send")
-
-
-def _kinds(arguments: Mapping[str, Argument]) -> set[ArgumentKind]:
-    return {argument.kind for argument in arguments.values()}
-
-
-def _check_roles(arguments: Mapping[str, Argument], node: _Node) -> None:
-    """Refuse a set of arguments that leaves the length of a video, which is what is paid for, in doubt."""
-    kinds = [argument.kind for argument in arguments.values()]
-    if kinds.count("length") != 1:
-        raise _Wrong(f"{node.place}: exactly one argument must be of kind length")
-    for kind in ("audio", "shot"):
-        if kinds.count(kind) > 1:
-            raise _Wrong(f"{node.place}: at most one argument may be of kind {kind}")
-
-
-def _rule(node: _Node, arguments: Mapping[str, Argument]) -> Rule:
-    node.only(
-        *("kind", "of", "level", "say", "source", "max", "argument", "value", "marker", "counts", "groups"),
-    )
-    value = node.at("value").value
-    rule = Rule(
-        kind=node.at("kind").one_of(_RULE_KINDS),
-        of=node.at("of").texts(),
-        level=node.at("level").one_of(_LEVELS, "refuse"),
-        say=node.at("say").text(""),
-        source=node.at("source").text(""),
-        maximum=node.at("max").whole_or_none(),
-        argument=node.at("argument").text("") or None,
-        value=value if isinstance(value, bool | str) else None,
-        marker=node.at("marker").text("") or None,
-        counts=node.at("counts").texts(),
-        groups=tuple(group.texts() for group in node.at("groups").members()) if node.at("groups").value else (),
-    )
-    named = (*rule.of, *rule.counts, *([rule.argument] if rule.argument else []))
-    for selector in named:
-        _check_selector(selector, arguments, node)
-    if rule.kind in ("count", "text_length") and rule.maximum is None:
-        raise node.at("max").wrong("a whole number")
-    if rule.kind == "reference" and "{n}" not in (rule.marker or ""):
-        raise node.at("marker").wrong("a text with {n}")
-    if rule.kind == "needs" and (rule.argument is None or rule.value is None):
-        raise node.wrong("an argument and its value")
-    return rule
-
-
-def _check_selector(selector: str, arguments: Mapping[str, Argument], node: _Node) -> None:
-    level = arguments
-    for step in selector.split("."):
-        name = step.removesuffix("[]")
-        if not _STEP.fullmatch(step) or name not in level:
-            raise _Wrong(f"{node.place}: {selector} names no argument of this endpoint")
-        if step.endswith("[]") and not level[name].many:
-            raise _Wrong(f"{node.place}: {selector} takes {name} for a list")
-        level = level[name].items
-
-
-def _limits(node: _Node) -> PictureLimits:
-    names = tuple(PictureLimits.__dataclass_fields__)
-    node.only(*names)
-    return PictureLimits(
-        max_bytes=node.at("max_bytes").whole_or_none(),
-        min_width=node.at("min_width").whole_or_none(),
-        min_height=node.at("min_height").whole_or_none(),
-        max_width=node.at("max_width").whole_or_none(),
-        max_height=node.at("max_height").whole_or_none(),
-        min_aspect_ratio=node.at("min_aspect_ratio").amount_or_none(),
-        max_aspect_ratio=node.at("max_aspect_ratio").amount_or_none(),
-        min_seconds=node.at("min_seconds").amount_or_none(),
-        max_seconds=node.at("max_seconds").amount_or_none(),
-        min_fps=node.at("min_fps").whole_or_none(),
-        max_fps=node.at("max_fps").whole_or_none(),
-        formats=node.at("formats").texts(),
-        fetch_timeout_seconds=node.at("fetch_timeout_seconds").whole_or_none(),
-        inferred=node.at("inferred").flag(),
-        basis=node.at("basis").text(),
-    )
-
-
-def _prices(node: _Node) -> tuple[Price, ...]:
-    """All dated prices, the newest last; a bare year counts as older than any month of it."""
-    prices = [_price(member) for member in node.members()]
-    if not prices:
-        raise node.wrong("at least one price")
-    return tuple(sorted(prices, key=lambda price: price.as_of))
-
-
-def _price(node: _Node) -> Price:
-    node.only("as_of", "source", "usd_per_second")
-    rates = node.at("usd_per_second")
-    rates.only(*_TIERS)
-    usd_per_second: dict[Tier, Decimal] = {
-        tier: rates.at(tier).amount() for tier in _TIERS if rates.at(tier).value is not None
-    }
-    if set(usd_per_second) != {"flat"} and not {"audio_off", "audio_on"} <= set(usd_per_second) - {"flat"}:
-        raise rates.wrong("flat alone, or audio_off and audio_on")
-    return Price(
-        as_of=_matching(node.at("as_of"), r"\d{4}(-\d{2}(-\d{2})?)?"),
-        source=node.at("source").text(),
-        usd_per_second=MappingProxyType(usd_per_second),
-    )
-
-
-def _timing(node: _Node) -> Timing | None:
-    if node.value is None:
-        return None
-    node.only("seconds", "for_video_seconds", "guess", "basis")
-    return Timing(
-        seconds=node.at("seconds").whole(),
-        for_video_seconds=node.at("for_video_seconds").whole(),
-        guess=node.at("guess").flag(),
-        basis=node.at("basis").text(),
-    )
-
-
-def _sequence(value: object) -> list[object]:
+def _list(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _unreadable(argument: Argument) -> str | None:
+    """What the argument's schema lacks that its kind is read by."""
+    kind, schema, choices = argument.kind, f"the schema of {argument.field}", argument.choices
+    if kind in ("choice", "length") and not choices:
+        return f"{schema} lists no values"
+    if kind == "length" and not all(choice.isdigit() for choice in choices):
+        return f"{schema} lists values that are not seconds"
+    if kind == "length" and str(argument.default) not in choices:
+        return f"{schema} has no default among its values"
+    if kind == "audio" and not isinstance(argument.default, bool):
+        return f"{schema} has no default of true or false"
+    inside = {item.kind for item in argument.items.values()}
+    if kind == "shot" and not (argument.many and {"text", "length"} <= inside):
+        return "shots are a list whose items are of kind text and length"
+    if inside and kind not in ("object", "shot"):
+        return f"an argument of kind {kind} has no items"
+    if argument.send_default_with and argument.default is None:
+        return f"{schema} has no default to send"
+    return None
+
+
+def _check_rule(place: str, rule: Rule, arguments: Mapping[str, Argument]) -> None:
+    for selector in (*rule.of, *rule.counts, *([rule.argument] if rule.argument else [])):
+        level = arguments
+        for step in selector.split("."):
+            name = step.removesuffix("[]")
+            if not _STEP.fullmatch(step) or name not in level:
+                raise _Misfit(f"{place}: {selector} names no argument of this endpoint")
+            if step.endswith("[]") and not level[name].many:
+                raise _Misfit(f"{place}: {selector} takes {name} for a list")
+            level = level[name].items
+    if rule.kind in ("count", "text_length") and "max" not in rule.model_fields_set:
+        raise _wrong(f"{place}.max", "a whole number", None)
+    if rule.kind == "reference" and "{n}" not in rule.marker:
+        raise _wrong(f"{place}.marker", "a text with {n}", rule.marker)
+    if rule.kind == "needs" and (not rule.argument or rule.value is None):
+        raise _Misfit(f"{place}: an argument and its value expected")

@@ -91,7 +91,6 @@ class Plan:
         body: The endpoint's own request; picture slots still hold what the caller gave.
         seconds: The length of the whole video.
         audio: Whether sound is made; None where the endpoint has no switch.
-        audio_was_default: Whether *audio* is the endpoint's default because the call did not say.
         voice: Whether the call uses voice control.
         missing: What a real call would need besides; only in an estimate.
 
@@ -103,7 +102,6 @@ class Plan:
     pictures: tuple[PictureSlot, ...]
     seconds: int
     audio: bool | None
-    audio_was_default: bool
     voice: bool
     shots: tuple[Shot, ...]
     warnings: tuple[str, ...]
@@ -131,7 +129,7 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
     _note_names(catalog, endpoint, tool, job_tool, arguments, findings, certain=certain)
     _require(endpoint, job_tool, arguments, given, findings)
     take, max_cost_usd, wait_seconds = _own(arguments, findings)
-    audio, audio_was_default = _settle_audio(endpoint, given)
+    audio = _settle_audio(endpoint, given)
     _settle_defaults(endpoint, given)
     if certain:
         rules.check(catalog, endpoint, given, findings)
@@ -148,7 +146,6 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
         pictures=tuple(pictures),
         seconds=seconds,
         audio=audio,
-        audio_was_default=audio_was_default,
         voice=_has_voice(endpoint.arguments, given),
         shots=_shots(endpoint, given),
         warnings=tuple(findings.warnings),
@@ -167,9 +164,9 @@ def wish(endpoint: Endpoint, body: Mapping[str, object]) -> dict[str, object]:
     """
     always = {"length", "audio"}
     defaults = {
-        argument.field: argument.schema["default"]
+        argument.field: argument.default
         for argument in endpoint.arguments.values()
-        if "default" in argument.schema and argument.kind not in always and not argument.send_default_with
+        if argument.default is not None and argument.kind not in always and not argument.send_default_with
     }
     return {name: _by_value(value) for name, value in body.items() if name not in defaults or value != defaults[name]}
 
@@ -270,7 +267,7 @@ def _left_out(endpoint: Endpoint, takers: Sequence[Argument], name: str, value: 
             return None
         return f"{endpoint.model} {'always makes' if makes else 'makes no'} sound, so {name} was left out."
     for taker in takers:
-        if taker.schema.get("default") is not None and _read(taker, value) == _read(taker, taker.schema["default"]):
+        if taker.default is not None and _read(taker, value) == _read(taker, taker.default):
             return f"{endpoint.model} does not take {name}; {show(value)} is its usual value, so it was left out."
     return None
 
@@ -428,7 +425,7 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
     """The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*."""
     length = cast("Argument", endpoint.argument_of("length"))
     shots = endpoint.argument_of("shot")
-    usual = int(str(length.schema["default"]))
+    usual = int(str(length.default))
     if shots is not None and shots.name in given and shots.name not in findings.faulty:
         seconds = sum(shot.seconds for shot in _shots(endpoint, given))
         stated = given.get(length.name)
@@ -467,19 +464,18 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
     return cast("int", given.setdefault(length.name, usual))
 
 
-def _settle_audio(endpoint: Endpoint, given: dict[str, object]) -> tuple[bool | None, bool]:
-    """Whether sound is made, and whether that is the default; always written to *given*, since it sets the price."""
+def _settle_audio(endpoint: Endpoint, given: dict[str, object]) -> bool | None:
+    """Whether sound is made; always written to *given*, since it sets the price. None where there is no switch."""
     audio = endpoint.argument_of("audio")
     if audio is None:
-        return None, False
-    was_default = audio.name not in given
-    return cast("bool", given.setdefault(audio.name, audio.schema["default"])), was_default
+        return None
+    return given.setdefault(audio.name, audio.default) is True
 
 
 def _settle_defaults(endpoint: Endpoint, given: dict[str, object]) -> None:
     for name, argument in endpoint.arguments.items():
         if argument.send_default_with in given:
-            given.setdefault(name, argument.schema["default"])
+            given.setdefault(name, argument.default)
 
 
 def _body(
@@ -495,7 +491,7 @@ def _body(
         if argument.items:
             return _body(argument.items, cast("Mapping[str, object]", value), f"{path}.", place, pictures)
         if argument.kind == "length":
-            return cast("list[object]", argument.schema["enum"])[argument.lengths.index(cast("int", value))]
+            return cast("list[object]", argument.value_schema["enum"])[argument.lengths.index(cast("int", value))]
         if argument.kind == "picture":
             pictures.append(PictureSlot(path, place, cast("str", value), argument.limits))
         return value
@@ -595,7 +591,7 @@ class _Validator(Protocol):
 
 @cache
 def _validator(endpoint: Endpoint) -> _Validator:
-    # Not at the top: importing jsonschema takes longer than reading the whole catalogue.
+    # Not at the top: importing jsonschema takes longer than reading the whole catalog.
     from jsonschema import Draft202012Validator
 
     return cast("_Validator", Draft202012Validator(dict(endpoint.input_schema)))

@@ -88,7 +88,7 @@ def _exactly_one(rule: Rule, case: _Case) -> None:
 
 
 def _count(rule: Rule, case: _Case) -> None:
-    most = cast("int", rule.maximum)
+    most = rule.max
     for selector in rule.of:
         lists = case.select(selector.removesuffix("[]"))
         if selector.endswith("[]"):
@@ -111,7 +111,7 @@ def _together(rule: Rule, case: _Case) -> None:
 
 
 def _text_length(rule: Rule, case: _Case) -> None:
-    most = cast("int", rule.maximum)
+    most = rule.max
     for selector in rule.of:
         for path, value in case.select(selector):
             count = len(str(value))
@@ -122,7 +122,7 @@ def _text_length(rule: Rule, case: _Case) -> None:
 
 
 def _needs(rule: Rule, case: _Case) -> None:
-    needed = cast("str", rule.argument)
+    needed = rule.argument
     if case.given.get(needed) == rule.value:
         return
     for selector in rule.of:
@@ -138,7 +138,7 @@ def _needs(rule: Rule, case: _Case) -> None:
 
 
 def _reference(rule: Rule, case: _Case) -> None:
-    before, after = cast("str", rule.marker).split("{n}", 1)
+    before, after = rule.marker.split("{n}", 1)
     pattern = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}", re.IGNORECASE)
     there = sum(len(case.select(name)) or (name in case.findings.missing) for name in rule.counts)
     for selector in rule.of:
@@ -155,7 +155,7 @@ def _reference(rule: Rule, case: _Case) -> None:
 
 def _refuse_reference(rule: Rule, case: _Case, path: str, marker: str, there: int) -> None:
     counted = " and ".join(name.removesuffix("[]") for name in rule.counts)
-    names = tuple(cast("str", rule.marker).replace("{n}", str(number)) for number in range(1, there + 1))
+    names = tuple(rule.marker.replace("{n}", str(number)) for number in range(1, there + 1))
     if not counted:
         takers = [
             endpoint.model

@@ -359,7 +359,7 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
         case "number":
             return _number(argument, value, path)
         case "choice":
-            members = cast("list[object]", argument.schema["enum"])
+            members = cast("list[object]", argument.value_schema["enum"])
             return members[choice(value, path, argument.choices)]
         case "object" | "shot":
             return _object(argument, value, path, findings)
@@ -374,7 +374,7 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
 
 
 def _text(argument: Argument, value: object, path: str) -> str:
-    limit = argument.schema.get("maxLength")
+    limit = argument.value_schema.get("maxLength")
     return text(value, path, _NAMED[argument.kind], limit if isinstance(limit, int) else None)
 
 
@@ -430,7 +430,7 @@ def _truth(value: object, path: str) -> bool:
 
 def _number(argument: Argument, value: object, path: str) -> int | float:
     number = _number_in(value)
-    lowest, highest = argument.schema.get("minimum"), argument.schema.get("maximum")
+    lowest, highest = argument.value_schema.get("minimum"), argument.value_schema.get("maximum")
     allowed = tuple(
         f"{word} {bound}" for word, bound in (("at least", lowest), ("at most", highest)) if bound is not None
     )
@@ -477,7 +477,7 @@ def _object(argument: Argument, value: object, path: str, findings: ValidationRe
                 state = nothing(member) if str(member or "").strip() else "is missing"
                 raise InvalidArguments(f"{place} {state}.", f"Give it: {item.description}", field=place)
             elif item.kind == "length":
-                found[name] = int(str(item.schema["default"]))
+                found[name] = int(str(item.default))
     return found
 
 

@@ -58,7 +58,7 @@ _X_FAL: Final = {
     "max_fps": "max_fps",
     "timeout": "fetch_timeout_seconds",
 }
-"""fal.ai's names of media limits in a schema's ``x-fal``, and the catalogue's."""
+"""fal.ai's names of media limits in a schema's ``x-fal``, and the catalog's."""
 
 _NOTHING: Final = object()
 _DEEPEST: Final = 20
@@ -70,13 +70,13 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class Difference:
     """
-    One thing that is not as the catalogue has it.
+    One thing that is not as the catalog has it.
 
     Args:
         place: Such as ``input.multi_prompt[].duration.enum``.
-        ours: What the catalogue says; None where it has nothing.
+        ours: What the catalog says; None where it has nothing.
         theirs: What fal.ai says; None where it has nothing.
-        known: The catalogue keeps this on purpose, with a warning at each use.
+        known: The catalog keeps this on purpose, with a warning at each use.
     """
 
     place: str
@@ -87,7 +87,7 @@ class Difference:
 
 def check(settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> int:
     """
-    Print how the catalogue differs from fal.ai; 1 if it does.
+    Print how the catalog differs from fal.ai; 1 if it does.
 
     Raises:
         SettingsError: The settings lead to the simulator of another process.
@@ -140,7 +140,7 @@ async def compare(
 
 
 def differences(endpoint: Endpoint, published: PublishedModel | None) -> list[Difference]:
-    """How what fal.ai publishes of *endpoint* differs from the catalogue."""
+    """How what fal.ai publishes of *endpoint* differs from the catalog."""
     if published is None or published.openapi is None:
         return [Difference("endpoint", endpoint.endpoint_id, None)]
     found: list[Difference] = []
@@ -183,7 +183,7 @@ class _Comparison:
 
     Args:
         components: What a ``$ref`` of fal.ai's leads to.
-        open_ended: More than the catalogue lists is no difference.
+        open_ended: More than the catalog lists is no difference.
     """
 
     components: Mapping[str, object]
@@ -250,7 +250,7 @@ def _enum_order(value: object) -> tuple[float, str]:
 
 
 def _contested(endpoint: Endpoint) -> set[str]:
-    """The fields that some documents list and others do not; the catalogue takes them with a warning."""
+    """The fields that some documents list and others do not; the catalog takes them with a warning."""
     named = {name for rule in endpoint.rules if rule.kind == "given" and rule.level == "warn" for name in rule.of}
     return {f"input.{endpoint.arguments[name].field}" for name in named if name in endpoint.arguments}
 
@@ -306,7 +306,7 @@ async def _prices(
 
 
 def _range(endpoints: Sequence[Endpoint]) -> tuple[Decimal, Decimal]:
-    """The lowest and the highest rate of the whole catalogue, in US dollars for a second."""
+    """The lowest and the highest rate of the whole catalog, in US dollars for a second."""
     rates = [rate for endpoint in endpoints for rate in endpoint.prices[-1].usd_per_second.values()]
     return min(rates), max(rates)
 

@@ -215,8 +215,7 @@ def _argument(argument: Argument) -> str:
 
 def _limits(limits: PictureLimits) -> Json:
     known: Json = {}
-    for name in limits.__dataclass_fields__:
-        value: object = getattr(limits, name)
+    for name, value in limits:
         if value not in (None, (), False):
             known[name] = usd(value) if isinstance(value, Decimal) else value
     return known

@@ -130,7 +130,7 @@ def _taker_of_most(makers: list[Endpoint], tool: Tool) -> str:
 def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
     """Every argument of any of *endpoints* with those that take it, the default model's first."""
     found: dict[str, list[Endpoint]] = {}
-    for endpoint in sorted(endpoints, key=lambda endpoint: not endpoint.is_default):
+    for endpoint in sorted(endpoints, key=lambda endpoint: not endpoint.default):
         for name in endpoint.arguments:
             found.setdefault(name, []).append(endpoint)
     return dict(sorted(found.items(), key=lambda item: not item[1][0].arguments[item[0]].required))
@@ -161,9 +161,9 @@ def _typed(arguments: list[Argument]) -> Schema:
             schema = {"type": "integer", "minimum": min(lengths), "maximum": max(lengths)}
         case "number":
             schema = {"type": "number"} | {
-                limit: widest(cast("float", argument.schema[limit]) for argument in arguments)
+                limit: widest(cast("float", argument.value_schema[limit]) for argument in arguments)
                 for limit, widest in (("minimum", min), ("maximum", max))
-                if all(limit in argument.schema for argument in arguments)
+                if all(limit in argument.value_schema for argument in arguments)
             }
         case "audio":
             schema = {"type": "boolean"}
@@ -193,7 +193,7 @@ def _exceptions(catalog: Catalog, name: str, takers: list[Endpoint]) -> list[str
 
 def _figures(argument: Argument) -> list[str]:
     """The range and the default of an argument, in words."""
-    schema = argument.schema
+    schema = argument.value_schema
     words: list[str] = []
     if argument.kind == "length":
         words.append(f"{argument.lengths[0]} to {argument.lengths[-1]}")

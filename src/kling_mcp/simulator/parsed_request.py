@@ -56,7 +56,7 @@ def read(endpoint: Endpoint, body: Mapping[str, object]) -> ParsedRequest:
         shots=_shots(endpoint, body),
         first=first,
         last=last,
-        audio=None if audio is None else bool(body.get(audio.field, audio.schema.get("default"))),
+        audio=None if audio is None else bool(body.get(audio.field, audio.default)),
         voice=any(_values(endpoint.arguments, body, "voice")),
         addresses=tuple(_values(endpoint.arguments, body, "picture")),
     )
@@ -114,7 +114,7 @@ def _text(argument: Argument | None, body: Mapping[str, object]) -> str:
 def _seconds(argument: Argument | None, body: Mapping[str, object]) -> int:
     if argument is None:
         return 5
-    value = str(body.get(argument.field, argument.schema.get("default")))
+    value = str(body.get(argument.field, argument.default))
     return int(value) if value.isdigit() and 0 < int(value) <= 60 else 5
 
 
