@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.fal.platform import PastRequest
 from kling_mcp.fal.queue import Unknown
+from kling_mcp.jobs.draft import Draft
 from kling_mcp.jobs.job import Accepted, Failed, Fault, Finished, LostTrack, NotSent, Sending, Step, Withdrawn, step
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, ApplyResult, KnownRequest, Limits
 from kling_mcp.jobs.matching import Verdict, judge
 from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.sqlite.row_codec import JOB, checksum_of
-from kling_mcp.jobs.submitter import Draft, Submitter
+from kling_mcp.jobs.submitter import Submitter
 from tests.jobs.machine import Variant
 
 if TYPE_CHECKING:

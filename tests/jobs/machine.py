@@ -34,6 +34,7 @@ from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import KlingError, LedgerUnavailable, OverBudget
 from kling_mcp.fal.queue import Unknown
+from kling_mcp.jobs.draft import Draft, Frame
 from kling_mcp.jobs.job import Accepted
 from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
@@ -43,7 +44,7 @@ from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.service import JobService
 from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.store import JobStore
-from kling_mcp.jobs.submitter import Draft, Frame, Submission, Submitter
+from kling_mcp.jobs.submitter import Submission, Submitter
 from kling_mcp.jobs.workers import Workers
 from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Secret, Settings

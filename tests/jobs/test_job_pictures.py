@@ -18,7 +18,7 @@ from kling_mcp.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kling_mcp.jobs.submitter import Frame
+    from kling_mcp.jobs.draft import Frame
 
 MINE = "/videos/2026-11-25_o3-standard_fox_4f6a9c21.mp4"
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
+    from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.job import Job
-    from kling_mcp.jobs.submitter import Draft
     from kling_mcp.settings import Settings as AnySettings
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from kling_mcp.errors import InputRefused
-from kling_mcp.jobs.submitter import Frame
+from kling_mcp.jobs.draft import Frame
 from kling_mcp.media import pictures
 from kling_mcp.media.addresses import check_url
 from kling_mcp.media.allowed_paths import Contents

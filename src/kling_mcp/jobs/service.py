@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.plan import Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
+    from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.job import State
     from kling_mcp.jobs.ledger import DaySpend, Ledger
-    from kling_mcp.jobs.submitter import Draft
     from kling_mcp.jobs.workers import Workers
     from kling_mcp.settings import Settings
 
@@ -139,8 +139,8 @@ class JobService:
             InputRefused: A picture may not be used, or the model would not take it.
             NotAvailable: A picture needs what is not installed here.
         """
+        from kling_mcp.jobs.draft import Draft
         from kling_mcp.jobs.pictures import framed
-        from kling_mcp.jobs.submitter import Draft
 
         frames = await framed(plan, self.settings, self._saved_video, job_of=self._job_of)
         return Draft(plan, quote, arguments, frames)

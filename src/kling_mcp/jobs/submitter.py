@@ -12,10 +12,8 @@ the POST and its record.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
@@ -25,24 +23,23 @@ from kling_mcp.fal.queue import Accepted as FalAccepted
 from kling_mcp.fal.queue import NotSent as FalNotSent
 from kling_mcp.fal.queue import Rejected as FalRejected
 from kling_mcp.fal.queue import Unknown as FalUnknown
-from kling_mcp.jobs.budget import micro_dollars
-from kling_mcp.jobs.job import Accepted, Fault, Intent, Job, LostTrack, NotSent, Sending
+from kling_mcp.jobs.draft import filled
+from kling_mcp.jobs.job import Accepted, Fault, Job, LostTrack, NotSent, Sending
 from kling_mcp.jobs.ledger import Limits, Upload
-from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from kling_mcp.catalog.plan import PictureSlot, Plan
-    from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
+    from kling_mcp.jobs.draft import Draft
+    from kling_mcp.jobs.job import Intent
     from kling_mcp.jobs.ledger import ApplyResult
     from kling_mcp.jobs.store import JobStore
     from kling_mcp.media.pictures import Picture
     from kling_mcp.settings import Settings
 
-__all__ = ["Draft", "Frame", "Submission", "Submitter"]
+__all__ = ["Submission", "Submitter"]
 
 log = logging.getLogger(__name__)
 
@@ -51,42 +48,6 @@ UPLOAD_LIFETIME_SECONDS: Final = 7 * 24 * 3600
 
 _REUSE_MARGIN_SECONDS: Final = 24 * 3600
 """An upload is used again only while it has at least this long to live."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A picture of the job: a link that fal fetches, or bytes that are uploaded for it."""
-
-    slot: PictureSlot
-    content: str | Picture
-
-    @property
-    def url(self) -> str | None:
-        """The link, where the picture is one already."""
-        return self.content if isinstance(self.content, str) else None
-
-    @property
-    def identity(self) -> str:
-        """What makes two pictures the same picture."""
-        return self.content if isinstance(self.content, str) else f"sha256:{self.content.sha256}"
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A job that is checked and priced, and has cost nothing yet."""
-
-    plan: Plan
-    quote: Quote
-    arguments: Mapping[str, object]
-    frames: tuple[Frame, ...]
-
-    def fingerprint(self, account: str) -> str:
-        """What makes two calls the same call: account, endpoint, the wish with the pictures' contents, and take."""
-        from kling_mcp.catalog.plan import wish
-
-        body = _filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
-        whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 class Submission:
@@ -142,7 +103,7 @@ class Submitter:
 
     async def _produce(self, submission: Submission) -> None:
         owner = (await self._store.owner()).mine
-        intent = self._intent(submission)
+        intent = submission.draft.intent(self._store.runtime.new_id(), self._settings.account, submission.nonce)
         self._busy.add(intent.job_id)
         try:
             await self._bring(submission, intent, owner)
@@ -178,30 +139,9 @@ class Submitter:
         """Whether this process is still bringing *job_id* to fal."""
         return job_id in self._busy
 
-    def _intent(self, submission: Submission) -> Intent:
-        draft = submission.draft
-        plan, quote = draft.plan, draft.quote
-        return Intent(
-            job_id=self._store.runtime.new_id(),
-            account=self._settings.account,
-            fingerprint=draft.fingerprint(self._settings.account),
-            take=plan.take,
-            model=plan.endpoint.model,
-            endpoint_id=plan.endpoint.endpoint_id,
-            arguments=_plain(draft),
-            estimate_microusd=micro_dollars(quote.estimated_usd),
-            ceiling_microusd=micro_dollars(quote.ceiling_usd),
-            basis=quote.basis,
-            video_seconds=plan.seconds,
-            expected_seconds=plan.endpoint.expected_seconds(plan.seconds),
-            warnings=(*plan.warnings, *quote.warnings, *_changes(draft.frames)),
-            nonce=submission.nonce,
-            sound=plan.endpoint.sound == "always" if plan.audio is None else plan.audio,
-        )
-
     async def _body(self, draft: Draft) -> dict[str, object]:
         urls = [(frame.slot.path, await self._link(frame.content)) for frame in draft.frames]
-        return _filled(draft.plan.body, urls)
+        return filled(draft.plan.body, urls)
 
     async def _link(self, picture: str | Picture) -> str:
         if isinstance(picture, str):
@@ -314,25 +254,3 @@ _BROKEN: Final = Fault(
 
 def _fault(error: KlingError) -> Fault:
     return Fault(error.code, f"{error.what} {error.next_step}", error.billed, error.field)
-
-
-def _plain(draft: Draft) -> Mapping[str, object]:
-    """The arguments with their shots as a list, also where a host sent it as text; pictures in them are named only."""
-    plain = {name: value for name, value in shorten_data_uris(draft.arguments).items() if name != "shots"}
-    shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
-    return {**plain, "shots": shots} if shots else plain
-
-
-def _changes(frames: Sequence[Frame]) -> tuple[str, ...]:
-    return tuple(change for frame in frames if not isinstance(frame.content, str) for change in frame.content.changes)
-
-
-def _filled(body: Mapping[str, object], values: Sequence[tuple[tuple[str | int, ...], str]]) -> dict[str, object]:
-    """A copy of *body* with *values* put where their paths say."""
-    filled: dict[str, object] = json.loads(json.dumps(body))
-    for path, value in values:
-        place: object = filled
-        for part in path[:-1]:
-            place = place[part]  # type: ignore[index]  # a path of the plan leads through its own body
-        place[path[-1]] = value  # type: ignore[index]
-    return filled

@@ -60,7 +60,7 @@ _NEEDED_BY_THE_FIRST_JOB: Final = (
     "kling_mcp.catalog.pricing",
     "kling_mcp.jobs.pictures",
     "kling_mcp.jobs.sqlite.engine",
-    "kling_mcp.jobs.submitter",
+    "kling_mcp.jobs.workers",
     "kling_mcp.fal.client",
     "httpx",
 )

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
 
+    from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.service import JobService
-    from kling_mcp.jobs.submitter import Draft
     from kling_mcp.runtime import Runtime
     from kling_mcp.settings import Settings
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.service import JobService
-    from kling_mcp.jobs.submitter import Draft
     from kling_mcp.settings import Folders, Settings
 
 _AT_REST_WITHIN_SECONDS = 30.0
