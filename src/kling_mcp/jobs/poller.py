@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from kling_mcp.errors import KlingError, LedgerUnavailable
-from kling_mcp.fal.error_catalog import UNKNOWN_FAILURE
 from kling_mcp.fal.failures import RequestNotFound
 from kling_mcp.fal.findings import standard_result
-from kling_mcp.fal.queue import Completed, Finished, NotReady, Receipt, stated_end
+from kling_mcp.fal.queue import Completed, Finished, NotReady, QueueStatus, Receipt, stated_end
+from kling_mcp.jobs import faults
 from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed, Trouble
 from kling_mcp.jobs.job import Finished as JobFinished
@@ -29,15 +29,13 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from kling_mcp.fal.client import Fal
-    from kling_mcp.fal.failures import Failure
     from kling_mcp.fal.platform import PastRequest
-    from kling_mcp.fal.queue import QueueStatus, ResultOutcome
-    from kling_mcp.jobs.job import Again
+    from kling_mcp.fal.queue import CancelOutcome, ResultOutcome
     from kling_mcp.jobs.saver import Saver
     from kling_mcp.jobs.store import JobStore
     from kling_mcp.settings import Settings
 
-__all__ = ["CANCELLED_IN_QUEUE", "SIMULATOR_GONE", "PollState", "Poller", "receipt_of"]
+__all__ = ["PollState", "Poller", "receipt_of"]
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +55,6 @@ _GIVE_UP_SECONDS: Final = 86_400.0
 """For how long the history may not list a request whose result is gone: it has lagged by most of a day."""
 _HISTORY_MARGIN_MS: Final = 2 * 86_400_000
 """The history is asked by fal's clock, which may not be ours."""
-
-_NEVER_STARTED: Final = frozenset({"request_timeout", "startup_timeout"})
-"""How fal ends a request that it has not started in time."""
-
-CANCELLED_IN_QUEUE: Final = Fault(
-    "cancelled", "It was taken out of fal.ai's queue before it ran.", "no", again="next_take"
-)
-SIMULATOR_GONE: Final = Fault(
-    "fal_unreachable", "The simulator that had this job has been stopped, which ends its jobs.", "no", again="same_call"
-)
 
 
 class Poller:
@@ -130,7 +118,9 @@ class Poller:
         try:
             async with self._polls:
                 if job.cancel_requested and not state.cancel_asked:
-                    job = await self._cancel(job, state)
+                    # The user's wish may have come before fal had given an id to cancel.
+                    job, _ = await self.cancel(job)
+                    state.cancel_asked = True
                 return await self._poll(job, state) if job.open else job
         except KlingError as trouble:
             state.slow_down()
@@ -157,13 +147,38 @@ class Poller:
             await self._store.tell(job)
         return job
 
-    async def _cancel(self, job: Job, state: PollState) -> Job:
-        """Pass the user's wish on: it may have come before fal had given an id to cancel."""
+    async def cancel(self, job: Job) -> tuple[Job, CancelOutcome]:
+        """
+        Ask fal to cancel *job*, and record it where that was in time.
+
+        Raises:
+            FalUnreachable: fal.ai could not be asked.
+        """
         outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
-        state.cancel_asked = True
-        if outcome != "removed":
-            return job
-        return (await self._store.apply(job.job_id, CancelledAtFal(CANCELLED_IN_QUEUE))).job
+        if outcome == "removed":
+            job = (await self._store.apply(job.job_id, CancelledAtFal(faults.CANCELLED_IN_QUEUE))).job
+        elif outcome == "requested" and job.state == "queued":
+            job = (await self._store.apply(job.job_id, Progressed(running=True))).job
+        return job, outcome
+
+    async def is_waiting(self, job: Job) -> bool:
+        """
+        Whether fal has not begun with *job*, asked just now.
+
+        Raises:
+            FalUnreachable: fal.ai could not be asked.
+        """
+        status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
+        return isinstance(status, QueueStatus) and not status.running
+
+    async def has_request(self, endpoint_id: str, request_id: str) -> None:
+        """
+        See that fal has that request.
+
+        Raises:
+            KlingError: It has not, or could not be asked.
+        """
+        await self._fal().queue.status(endpoint_id, Receipt(request_id, None, None, None, None))
 
     async def _poll(self, job: Job, state: PollState) -> Job:
         try:
@@ -215,12 +230,12 @@ class Poller:
             cost = None if units is None else await self._fal().platform.cost_usd(job.intent.endpoint_id, units)
             event = JobFinished(outcome.body, None if cost is None else micro_dollars(cost))
             return (await self._store.apply(job.job_id, event)).job
-        return (await self._store.apply(job.job_id, _ended(outcome.failure, job))).job
+        return (await self._store.apply(job.job_id, faults.end_of(outcome.failure, job))).job
 
     async def _give_up(self, job: Job, state: PollState, why: str) -> Job:
         """Take the result from the history, and believe that there is none only after a day of asking."""
         if self._settings.backend == "simulator":
-            return (await self._store.apply(job.job_id, Failed(SIMULATOR_GONE))).job
+            return (await self._store.apply(job.job_id, Failed(faults.SIMULATOR_GONE))).job
         state.slow_down()
         if job.trouble is None:
             job = await self._troubled(job, "fal_unreachable", f"It is still being looked for: {why}.")
@@ -301,23 +316,3 @@ def receipt_of(job: Job) -> Receipt:
         cancel_url=job.cancel_url,
         queue_position=job.queue_position,
     )
-
-
-def _ended(failure: Failure, job: Job) -> CancelledAtFal | Failed:
-    again: Again | None = None
-    if failure.type in _NEVER_STARTED and failure.billed == "no" and job.started_ms is None:
-        again = "same_call"
-    elif failure.retryable or failure.type == "client_cancelled":
-        again = "next_take"
-    elif failure.type != UNKNOWN_FAILURE.type and failure.code == "fal_rejected":
-        again = "changed_call"
-    fault = Fault(
-        failure.code,
-        # Which call brings the video all the same depends on the job, and is said with it.
-        failure.sentence if again in {"same_call", "next_take"} else f"{failure.sentence} {failure.next_step}",
-        failure.billed,
-        failure.field,
-        failure.upstream_detail,
-        again,
-    )
-    return CancelledAtFal(fault) if failure.type == "client_cancelled" else Failed(fault)

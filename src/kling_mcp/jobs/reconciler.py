@@ -20,10 +20,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import KlingError, UnknownJob
-from kling_mcp.jobs.job import Accepted, Fault, LostTrack, ProvenAbsent, Withdrawn
+from kling_mcp.jobs import faults
+from kling_mcp.jobs.job import Accepted, LostTrack, ProvenAbsent, Withdrawn
 from kling_mcp.jobs.journal import JournaledAcceptances, journaled
 from kling_mcp.jobs.matching import judge, since_ms
-from kling_mcp.jobs.poller import SIMULATOR_GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,7 +141,7 @@ class Reconciler:
         if await self._store.run(lambda ledger: ledger.adopt(job.job_id, job.owner, mine, now_ms)):
             await self._take_over(job)
             if self._simulated:
-                await self._store.apply(job.job_id, ProvenAbsent(SIMULATOR_GONE))
+                await self._store.apply(job.job_id, ProvenAbsent(faults.SIMULATOR_GONE))
 
     async def _take_over(self, job: Job) -> None:
         """
@@ -153,7 +153,7 @@ class Reconciler:
         job = await self._store.run(lambda ledger: ledger.get(job.job_id))
         match job.state:
             case "preparing":
-                await self._store.apply(job.job_id, Withdrawn(_NEVER_LEFT))
+                await self._store.apply(job.job_id, Withdrawn(faults.STOPPED))
             case "submitting":
                 await self._store.apply(job.job_id, LostTrack("the program stopped while the request was on its way"))
             case _:
@@ -201,11 +201,11 @@ class Reconciler:
         waiting = await self._waiting(endpoint_id)
         known = await self._store.run(lambda ledger: ledger.requests(endpoint_id))
         for verdict in self._judge(waiting, history, known):
-            event = (
-                ProvenAbsent(_PROVEN_ABSENT) if verdict.request_id is None else Accepted(request_id=verdict.request_id)
-            )
-            found = await self._store.apply(verdict.job_id, event)
-            if found.changed and verdict.request_id is not None:
+            if verdict.request_id is None:
+                await self._store.apply(verdict.job_id, ProvenAbsent(faults.PROVEN_ABSENT))
+                continue
+            found = await self._store.apply(verdict.job_id, Accepted(verdict.request_id))
+            if found.changed:
                 self._poller.follow(found.job)
 
     async def _history(self, endpoint_id: str, near_ms: int, far_ms: int) -> Sequence[PastRequest]:
@@ -224,13 +224,3 @@ class Reconciler:
             for job in await self._store.run(lambda ledger: ledger.unfinished())
             if job.intent.endpoint_id == endpoint_id and job.state in {"unknown", "submitting"}
         ]
-
-
-_NEVER_LEFT: Final = Fault(
-    "internal", "The server was stopped before the request was sent. The same call starts the job again.", "no"
-)
-_PROVEN_ABSENT: Final = Fault(
-    "fal_unreachable",
-    "The request never reached fal.ai: its history shows earlier and later requests and not this one.",
-    "no",
-)

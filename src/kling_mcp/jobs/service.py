@@ -19,8 +19,9 @@ import anyio
 import anyio.to_thread
 
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable, NoApiKey, UnknownJob
+from kling_mcp.jobs import faults
 from kling_mcp.jobs.budget import micro_dollars
-from kling_mcp.jobs.job import Accepted, CancelledAtFal, Fault, Job, Progressed, SettledByUser, Withdrawn
+from kling_mcp.jobs.job import Accepted, Job, SettledByUser, Withdrawn
 from kling_mcp.jobs.ledger import Limits
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.warnings import CANCELLED_TOO_LATE
@@ -266,12 +267,10 @@ class JobService:
             UnknownJob: No such job.
             FalUnreachable: fal.ai could not be asked.
         """
-        from kling_mcp.jobs.poller import CANCELLED_IN_QUEUE, receipt_of
-
         job = await self.get(job_id)
         job_id = job.job_id
         if job.state == "preparing":
-            found = await self.store.apply(job_id, Withdrawn(_CANCELLED_BEFORE))
+            found = await self.store.apply(job_id, Withdrawn(faults.CANCELLED_BEFORE))
             if found.changed:
                 return found.job, "It was cancelled before anything was sent. Nothing was charged."
             job = found.job
@@ -283,14 +282,11 @@ class JobService:
                 "fal.ai has not confirmed this request yet. It is cancelled as soon as that is known, "
                 "and may still run and be billed."
             )
-        outcome = await self._fal().queue.cancel(job.intent.endpoint_id, receipt_of(job))
+        job, outcome = await self.workers.poller.cancel(job)
         match outcome:
             case "removed":
-                found = await self.store.apply(job_id, CancelledAtFal(CANCELLED_IN_QUEUE))
-                return found.job, "It was taken out of the queue before it ran. Nothing was charged."
+                return job, "It was taken out of the queue before it ran. Nothing was charged."
             case "requested":
-                if job.state == "queued":
-                    job = (await self.store.apply(job_id, Progressed(running=True))).job
                 return job, CANCELLED_TOO_LATE
             case "too_late":
                 return job, "It had already finished at fal.ai, so it is billed; get_job brings the video."
@@ -307,16 +303,11 @@ class JobService:
             UnknownJob: No such job.
             FalUnreachable: fal.ai could not be asked.
         """
-        from kling_mcp.fal.queue import QueueStatus
-        from kling_mcp.jobs.poller import receipt_of
-
         job = await self.get(job_id)
         if job.state == "submitting":
             job = await self.wait_for_change(job, _KNOWN_WITHIN_SECONDS)
-        if job.state == "queued":
-            status = await self._fal().queue.status(job.intent.endpoint_id, receipt_of(job))
-            if not isinstance(status, QueueStatus) or status.running:
-                return job
+        if job.state == "queued" and not await self.workers.poller.is_waiting(job):
+            return job
         return (await self.cancel(job.job_id))[0] if job.state in {"preparing", "queued"} else job
 
     async def resolve(self, job_id: str, *, charged: bool, request_id: str | None) -> Job:
@@ -339,14 +330,12 @@ class JobService:
             )
         if charged and request_id is not None:
             return await self._found_by_user(job, request_id)
-        fault = _SAID_CHARGED if charged else _SAID_NOT_CHARGED
+        fault = faults.SAID_CHARGED if charged else faults.SAID_NOT_CHARGED
         return (await self.store.apply(job_id, SettledByUser(charged=charged, fault=fault))).job
 
     async def _found_by_user(self, job: Job, request_id: str) -> Job:
-        from kling_mcp.fal.queue import Receipt
-
         try:
-            await self._fal().queue.status(job.intent.endpoint_id, Receipt(request_id, None, None, None, None))
+            await self.workers.poller.has_request(job.intent.endpoint_id, request_id)
         except KlingError as error:
             raise InvalidArguments(
                 f"fal.ai does not confirm request {request_id[:64]!r} ({error.what})",
@@ -407,12 +396,3 @@ class JobService:
         # The simulator spends nothing: its jobs never mix with those that were paid for.
         name = "ledger" if self.settings.backend == "fal" else "simulator"
         return SqliteLedger(self.settings.data_dir, lambda: uuid.uuid4().hex, name)
-
-
-_CANCELLED_BEFORE: Final = Fault("cancelled", "It was cancelled before anything was sent.", "no")
-_SAID_CHARGED: Final = Fault(
-    "fal_rejected",
-    "The user says that fal.ai charged it. The video, if there is one, is at https://fal.ai/dashboard/requests.",
-    "yes",
-)
-_SAID_NOT_CHARGED: Final = Fault("fal_rejected", "The user says that fal.ai has no such request.", "no")

@@ -23,6 +23,7 @@ from kling_mcp.fal.queue import Accepted as FalAccepted
 from kling_mcp.fal.queue import NotSent as FalNotSent
 from kling_mcp.fal.queue import Rejected as FalRejected
 from kling_mcp.fal.queue import Unknown as FalUnknown
+from kling_mcp.jobs import faults
 from kling_mcp.jobs.draft import filled
 from kling_mcp.jobs.job import Accepted, Fault, Job, LostTrack, NotSent, Sending
 from kling_mcp.jobs.ledger import Limits, Upload
@@ -125,13 +126,13 @@ class Submitter:
         try:
             body = await self._body(submission.draft)
         except KlingError as error:
-            await self._store.apply(job.job_id, NotSent(_fault(error)))
+            await self._store.apply(job.job_id, NotSent(faults.of_error(error)))
             return
         except Exception:
-            await self._store.apply(job.job_id, NotSent(_BROKEN))
+            await self._store.apply(job.job_id, NotSent(faults.UPLOAD_BROKE))
             raise
         if self._closing:
-            await self._store.apply(job.job_id, NotSent(_STOPPED))
+            await self._store.apply(job.job_id, NotSent(faults.STOPPED))
             return
         await self._send(job, body)
 
@@ -169,7 +170,7 @@ class Submitter:
             sending = await self._recorded_as_sending(job, body)
             self._store.runtime.checkpoint("sending recorded")
             if sending.changed and self._closing:
-                await self._store.apply(job.job_id, NotSent(_STOPPED))
+                await self._store.apply(job.job_id, NotSent(faults.STOPPED))
             elif sending.changed:
                 await self._post(job, body)
         finally:
@@ -184,7 +185,7 @@ class Submitter:
         except LedgerUnavailable as trouble:
             # Nothing leaves without its record, so it is certain that nothing has left.
             with contextlib.suppress(LedgerUnavailable):
-                await self._store.apply(job.job_id, NotSent(_fault(trouble)))
+                await self._store.apply(job.job_id, NotSent(faults.of_error(trouble)))
             raise
 
     async def _post(self, job: Job, body: Mapping[str, object]) -> None:
@@ -217,14 +218,7 @@ class Submitter:
                     )  # fmt: skip
                 self._accepted(recorded)
             case FalRejected(failure=failure):
-                fault = Fault(
-                    failure.code,
-                    f"{failure.sentence} {failure.next_step}",
-                    "no",
-                    failure.field,
-                    failure.upstream_detail,
-                )
-                await self._store.apply(job.job_id, NotSent(fault))
+                await self._store.apply(job.job_id, NotSent(faults.of_refusal(failure)))
             case FalNotSent(reason=reason):
                 log.warning("a request was not sent", extra={"job_id": job.job_id, "why": reason})
                 fault = Fault("fal_unreachable", f"fal.ai could not be reached ({reason}). Nothing was sent.", "no")
@@ -240,17 +234,3 @@ class Submitter:
         with anyio.move_on_after(seconds, shield=True):
             while self._under_way:
                 await self._idle.wait()
-
-
-_STOPPED: Final = Fault(
-    "internal", "The server was stopped before the request was sent. The same call starts the job again.", "no"
-)
-
-
-_BROKEN: Final = Fault(
-    "internal", "A picture could not be brought to fal.ai, so the request was not sent. The log says why.", "no"
-)
-
-
-def _fault(error: KlingError) -> Fault:
-    return Fault(error.code, f"{error.what} {error.next_step}", error.billed, error.field)
