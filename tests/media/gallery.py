@@ -414,8 +414,14 @@ def _cut() -> Iterator[Given]:
             kept = data[: int(len(data) * part)]
             yield Given(f"{name} cut at {part}", kept, None)
             yield Given(f"{name} with zeros from {part}", kept + bytes(len(data) - len(kept)), None)
+            yield Given(f"{name} with ones from {part}", kept + b"\xff" * (len(data) - len(kept)), None, unseen=True)
             if "JPEG" in name or name in {"progressive", "restarts"}:
                 yield Given(f"{name} cut at {part} with an end", kept.rstrip(b"\xff") + b"\xff\xd9", None, unseen=True)
+        # In a flat picture the codes of these can be zeros.
+        if name not in {"progressive", "restarts", "lossless"}:
+            hole = data[: len(data) // 2] + bytes(4096) + data[len(data) // 2 + 4096 :]
+            yield Given(f"{name} with a hole", hole, None, unseen=True)
+        yield Given(f"{name} before zeros", data + bytes(5000), unseen=True)
     yield Given("JPEG without its end marker", whole["JPEG"][:-2])
     yield Given("JPEG whose end is zeros", whole["JPEG"][:-2] + bytes(5000))
     yield Given("progressive without its end marker", whole["progressive"][:-2])

@@ -55,8 +55,10 @@ _BRANDS: Final[tuple[tuple[frozenset[bytes], Format], ...]] = (
     (frozenset({b"avif", b"avis"}), "avif"),
     (frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}), "heic"),
 )
-# A download whose room was reserved before its bytes came ends in zeros; coded pixels do not.
-_UNWRITTEN: Final = bytes(512)
+# A download whose room was reserved before its bytes came ends in zeros, or in ones where flash was erased, and one that
+# comes in several parts has holes; coded pixels have neither.
+_UNWRITTEN: Final = (bytes(512), b"\xff" * 512)
+_HOLE: Final = bytes(4096)
 _OTHERS: Final = (
     (re.compile(rb"\0{16}"), "a file of zeros, as a download is before its bytes arrive"),
     (re.compile(rb"BM"), "a BMP"),
@@ -289,6 +291,8 @@ def _webp(data: bytes) -> Header:
         case _:
             raise Malformed("the WebP begins with an unknown chunk")
     bodies = {chunk.kind: chunk.body for chunk in reversed(chunks)}
+    if _HOLE in bodies.get(b"VP8 ", b""):
+        raise Incomplete("a part of the WebP is missing")
     return Header("webp", width, height, *_facts(bodies.get(b"EXIF"), bodies.get(b"XMP ")))
 
 
@@ -311,8 +315,8 @@ def _heif(data: bytes, kind: Format) -> Header:
         if not {b"meta", b"mdat"} <= boxes.keys():
             raise Incomplete("the file is cut off") from None
     end = max(box_end for _, box_end in boxes.values())
-    if data[:end].endswith(_UNWRITTEN):
-        raise Incomplete("the file ends in zeros")
+    if data[:end].endswith(_UNWRITTEN) or _HOLE in data[slice(*_inner(boxes, b"mdat"))]:
+        raise Incomplete("a part of the file is missing")
     meta_start, meta_end = _inner(boxes, b"meta")
     meta = dict(_boxes(data, meta_start + 4, meta_end))
     properties = dict(_boxes(data, *_inner(meta, b"iprp")))
@@ -339,6 +343,8 @@ def _boxes(
         if size == 1:
             (size,) = struct.unpack_from(">Q", data, body)
             body += 8
+        if size == 0 and kind == b"\0\0\0\0":
+            raise Incomplete("zeros follow the last box")
         box_end = end if size == 0 else start + size
         if not body <= box_end <= end:
             raise Incomplete("a box has a wrong length")

@@ -168,7 +168,8 @@ def _ends_with_its_rows(data: bytes) -> bool:
         ValueError: Rows are missing.
     """
     progressive = b"\xff\xc2" in data or b"\xff\xca" in data
-    body = data[: -len(_END_OF_JPEG)]
+    # A 0xff before the bytes that are put there would make a marker of them.
+    body = data[: -len(_END_OF_JPEG)].rstrip(b"\xff")
 
     def decoded(coded: bytes, *, small: bool = not progressive) -> bytes:
         with Image.open(io.BytesIO(coded + _END_OF_JPEG), formats=["JPEG"]) as image:
