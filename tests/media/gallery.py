@@ -187,7 +187,7 @@ def _hevc(pixels: bytes, size: tuple[int, int]) -> tuple[bytes, bytes]:
 def heic(image: Image.Image, *, turns: int | None = None, mirror: int | None = None, brand: bytes = b"heic") -> bytes:
     """A HEIC as phones make them: one HEVC picture in the boxes of ISO/IEC 23008-12, with EXIF beside it."""
     config, pixels = _hevc(image.tobytes(), image.size)
-    note = bytes(4) + exif(3)
+    note = bytes(4) + exif(3) + bytes(5000)  # cameras leave room for what is written into it later
 
     def box(kind: bytes, *parts: bytes) -> bytes:
         body = b"".join(parts)
@@ -277,6 +277,10 @@ def _kinds() -> Iterator[Given]:
 
     for options in ({}, {"progressive": True}, {"optimize": True}, {"subsampling": 0}, {"restart_marker_rows": 1}):
         yield Given(f"JPEG {options}", encoded(detailed(), "JPEG", **options), plain=True)
+    # Where nothing changes there is nearly nothing to write, and libwebp writes zeros.
+    for name, options in {"JPEG": {"progressive": True}, "WEBP": {}, "AVIF": {}, "PNG": {}}.items():
+        flat = encoded(Image.new("RGB", (3200, 2400), RED), name, **options)
+        yield Given(f"{name} of one colour", flat, (RED,) * 4, plain=name != "AVIF")
     yield Given("JPEG grey", encoded(grey, "JPEG"), greys, plain=True)
     cmyk = encoded(quarters().convert("CMYK"), "JPEG", quality=95)
     yield Given("JPEG cmyk, inverted as Adobe does", cmyk)

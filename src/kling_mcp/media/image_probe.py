@@ -55,10 +55,13 @@ _BRANDS: Final[tuple[tuple[frozenset[bytes], Format], ...]] = (
     (frozenset({b"avif", b"avis"}), "avif"),
     (frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}), "heic"),
 )
-# A download whose room was reserved before its bytes came ends in zeros, or in ones where flash was erased, and one that
-# comes in several parts has holes; coded pixels have neither.
-_UNWRITTEN: Final = (bytes(512), b"\xff" * 512)
-_HOLE: Final = bytes(4096)
+# A download whose room was reserved before its bytes came ends in zeros, or in ones where flash was erased, and one
+# that comes in several parts has holes. Coded pixels have neither, but for WebP: libwebp writes a zero for each 40
+# macroblocks of one colour.
+_TAIL_BYTES: Final = 512
+_HOLE_BYTES: Final = 4096
+_FLAT_PIXELS_PER_ZERO: Final = 1024
+_METADATA_ITEMS: Final = frozenset({b"Exif", b"mime", b"uri "})
 _OTHERS: Final = (
     (re.compile(rb"\0{16}"), "a file of zeros, as a download is before its bytes arrive"),
     (re.compile(rb"BM"), "a BMP"),
@@ -217,7 +220,7 @@ def webp_chunks(data: bytes) -> Iterator[Piece]:
     (size,) = struct.unpack_from("<I", data, 4)
     whole = size + 8
     # The last byte may be the padding of an odd chunk, which some writers count and leave out.
-    if whole > len(data) + 1 or data[:whole].endswith(_UNWRITTEN):
+    if whole > len(data) + 1:
         raise Incomplete("the WebP is cut off")
     start = 12
     while start + 8 <= min(whole, len(data)):
@@ -291,8 +294,8 @@ def _webp(data: bytes) -> Header:
         case _:
             raise Malformed("the WebP begins with an unknown chunk")
     bodies = {chunk.kind: chunk.body for chunk in reversed(chunks)}
-    if _HOLE in bodies.get(b"VP8 ", b""):
-        raise Incomplete("a part of the WebP is missing")
+    _see_written(data[: chunks[-1].end], width * height // _FLAT_PIXELS_PER_ZERO, hole=False)
+    _see_written(bodies.get(b"VP8 ", b""), width * height // _FLAT_PIXELS_PER_ZERO)
     return Header("webp", width, height, *_facts(bodies.get(b"EXIF"), bodies.get(b"XMP ")))
 
 
@@ -315,10 +318,10 @@ def _heif(data: bytes, kind: Format) -> Header:
         if not {b"meta", b"mdat"} <= boxes.keys():
             raise Incomplete("the file is cut off") from None
     end = max(box_end for _, box_end in boxes.values())
-    if data[:end].endswith(_UNWRITTEN) or _HOLE in data[slice(*_inner(boxes, b"mdat"))]:
-        raise Incomplete("a part of the file is missing")
     meta_start, meta_end = _inner(boxes, b"meta")
     meta = dict(_boxes(data, meta_start + 4, meta_end))
+    for coded in _coded_items(data, meta):
+        _see_written(coded)
     properties = dict(_boxes(data, *_inner(meta, b"iprp")))
     sizes = [
         struct.unpack_from(">II", data, body + 4)
@@ -352,6 +355,48 @@ def _boxes(
             met[kind] = body, box_end
         yield kind, (body, box_end)
         start = box_end
+
+
+def _coded_items(data: bytes, meta: dict[bytes, tuple[int, int]]) -> Iterator[bytes]:
+    """The bytes of the items that hold pixels, piece by piece (ISO/IEC 14496-12, sections 8.11.3 and 8.11.6)."""
+    at, end = _inner(meta, b"iinf")
+    others: set[int] = set()
+    for _, (body, _) in _boxes(data, at + (8 if data[at] else 6), end):
+        number, kind = struct.unpack_from(">IxxI" if data[body] > 2 else ">HxxI", data, body + 4)
+        if kind.to_bytes(4) in _METADATA_ITEMS:
+            others.add(number)
+    at, _ = _inner(meta, b"iloc")
+    version, sizes = data[at], struct.unpack_from(">H", data, at + 4)[0]
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    at += 6
+
+    def take(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at])
+
+    for _ in range(take(4 if version > 1 else 2)):
+        number = take(4 if version > 1 else 2)
+        in_file = not (version and take(2) & 15)
+        at += 2
+        base = take(base_size)
+        for _ in range(take(2)):
+            at += index_size if version else 0
+            start, length = base + take(offset_size), take(length_size)
+            if in_file and number not in others:
+                yield data[start : start + length] if length else data[start:]
+
+
+def _see_written(coded: bytes, flat: int = 0, *, hole: bool = True) -> None:
+    """
+    See that *coded* has been written to its end; what is of one colour may have *flat* zeros in a row.
+
+    Raises:
+        Incomplete: A part of it is still what the disk had there.
+    """
+    tail = max(_TAIL_BYTES, flat)
+    if coded.endswith((bytes(tail), b"\xff" * tail)) or (hole and bytes(max(_HOLE_BYTES, flat)) in coded):
+        raise Incomplete("a part of the picture is missing")
 
 
 def _inner(boxes: dict[bytes, tuple[int, int]], kind: bytes) -> tuple[int, int]:
