@@ -157,6 +157,13 @@ def test_a_confirmation_is_used_up_by_the_job_that_it_finds(ledger: Ledger) -> N
 # ---- money
 
 
+def test_what_is_just_too_much_never_looks_as_if_it_fitted(ledger: Ledger) -> None:
+    with pytest.raises(OverBudget, match=r"up to \$0\.51.*is \$0\.50 "):
+        ledger.afford(500_001, Limits(500_000, 10_000_000), NOW_MS)
+    with pytest.raises(OverBudget, match=r"up to \$0\.50, and of today's \$0\.49 "):
+        ledger.afford(500_000, Limits(500_000, 499_999), NOW_MS)
+
+
 @pytest.mark.parametrize(
     ("limits", "text"),
     [

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from kling_mcp.errors import FalUnreachable, LedgerUnavailable
-from kling_mcp.jobs.budget import dollars, micro_dollars
 from kling_mcp.jobs.job import Accepted, Fault, Finished, LostTrack, NotSent, Sending
 from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.poller import Poller
@@ -24,6 +23,7 @@ from kling_mcp.jobs.reconciler import Reconciler
 from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.submitter import Submitter
+from kling_mcp.money import dollars, micro_dollars
 from kling_mcp.runtime import Runtime
 from kling_mcp.settings import Settings
 from tests.jobs.model import ModelFal

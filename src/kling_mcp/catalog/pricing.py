@@ -9,17 +9,17 @@ the estimate, the highest makes the ceiling that a budget holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
+
+from kling_mcp.money import exact_usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from kling_mcp.catalog.models import Endpoint, Price, Sound, Tier
 
 __all__ = ["Quote", "quote"]
-
-_CENT: Final = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ def quote(endpoint: Endpoint, *, seconds: int, audio: bool | None, voice: bool) 
     warnings: tuple[str, ...] = ()
     if ceiling_usd != estimated_usd:
         disagreement = (
-            f"Sources disagree on the price: ${newest.rate(tier)}/s ({_source(newest)}) makes {_usd(estimated_usd)}, "
-            f"${highest.rate(tier)}/s ({_source(highest)}) makes {_usd(ceiling_usd)}. The estimate uses the newest, "
-            "the ceiling the highest."
+            f"Sources disagree on the price: ${newest.rate(tier)}/s ({_source(newest)}) makes "
+            f"{exact_usd(estimated_usd)}, ${highest.rate(tier)}/s ({_source(highest)}) makes "
+            f"{exact_usd(ceiling_usd)}. The estimate uses the newest, the ceiling the highest."
         )
         warnings = (disagreement,)
     return Quote(
@@ -78,12 +78,6 @@ def quote(endpoint: Endpoint, *, seconds: int, audio: bool | None, voice: bool) 
 
 def _source(price: Price) -> str:
     return f"{price.as_of}, {price.source}"
-
-
-def _usd(amount: Decimal) -> str:
-    """*amount* in full, and with its cents."""
-    short = amount.normalize()
-    return f"${short if short != short.quantize(_CENT) else short.quantize(_CENT)}"
 
 
 def _words(endpoint: Endpoint, price: Price, tier: Tier) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from kling_mcp.errors import SettingsError, UnknownModel
+from kling_mcp.money import usd_text
 from kling_mcp.settings import expanded
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ async def _play(client: Client, film: _Film, picture: Path, speed: float) -> int
     for number, (line, start, end) in enumerate(zip(_STORY, film.cuts, film.cuts[1:], strict=False), 1):
         print(f"Shot {number}    {start:>2}-{end} s  {line}")
     price = await _call(client, "estimate_cost", arguments)
-    print(f"Price     ${price['estimated_usd']:.2f}, at most ${price['ceiling_usd']:.2f}: {price['basis']}")
+    print(f"Price     {usd_text(price['estimated_usd'])}, at most {usd_text(price['ceiling_usd'])}: {price['basis']}")
     tool = "multi_shot_video" if film.shots > 1 else "image_to_video"
     job = await _call(client, tool, {**arguments, "max_cost_usd": price["ceiling_usd"]})
     if job["job_id"] is None:
@@ -275,5 +276,5 @@ def _report(job: dict[str, Any], took_seconds: float, speed: float) -> int:
     size_kb = Path(saved).stat().st_size / 1000
     print(f"Video     {saved}")
     print(f"          {size_kb:.0f} kB mp4, after {took_seconds:.0f} s at {speed:g} times fal.ai's speed")
-    print(f"Cost      ${paid:.2f}, simulated: nothing was charged")
+    print(f"Cost      {usd_text(paid)}, simulated: nothing was charged")
     return 0

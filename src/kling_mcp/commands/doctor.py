@@ -22,11 +22,11 @@ import anyio
 
 from kling_mcp import __version__
 from kling_mcp.catalog.models import load
-from kling_mcp.commands.jobs import ledger_at, money
+from kling_mcp.commands.jobs import ledger_at
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
-from kling_mcp.jobs.budget import dollars, micro_dollars
 from kling_mcp.jobs.sqlite.engine import SQLITE_VERSION
 from kling_mcp.media import disk
+from kling_mcp.money import dollars, microusd_text, usd_text
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -233,14 +233,14 @@ def _record(ledger: SqliteLedger) -> Finding:
 def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Finding:
     left = settings.daily_budget_usd - dollars(held_microusd + spent_microusd)
     text = (
-        f"Today {money(spent_microusd)} spent and {money(held_microusd)} held of ${settings.daily_budget_usd:.2f}; "
-        f"one job at most ${settings.max_job_usd:.2f}."
+        f"Today {microusd_text(spent_microusd)} spent and {microusd_text(held_microusd)} held "
+        f"of {usd_text(settings.daily_budget_usd)}; one job at most {usd_text(settings.max_job_usd)}."
     )
     cheapest = _cheapest_usd()
     if min(left, settings.max_job_usd) >= cheapest:
         return Finding("ok", "budget", text)
     name = "KLING_MCP_MAX_JOB_USD" if settings.max_job_usd < cheapest else "KLING_MCP_DAILY_BUDGET_USD"
-    least = money(micro_dollars(cheapest))
+    least = usd_text(cheapest)
     return Finding("stop", "budget", f"{text} The cheapest video holds {least}: {name} is too low for it.")
 
 

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kling_mcp.jobs.budget import dollars
+from kling_mcp.money import microusd_text, usd_text
 from kling_mcp.settings import expanded
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.sqlite.engine import SqliteLedger
     from kling_mcp.settings import Settings
 
-__all__ = ["jobs", "ledger_at", "money"]
+__all__ = ["jobs", "ledger_at"]
 
 _PAGE: Final = 200
 _AGES: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -64,11 +64,6 @@ def ledger_at(settings: Settings) -> SqliteLedger | None:
     return SqliteLedger(settings.data_dir, lambda: uuid.uuid4().hex, name)
 
 
-def money(amount_microusd: int) -> str:
-    """*amount_microusd* micro-dollars as people write it."""
-    return f"${dollars(amount_microusd):.2f}"
-
-
 def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
     page = ledger.page(limit=_PAGE)
     if not page:
@@ -102,8 +97,8 @@ def _print_job(job: Job, now_ms: int) -> None:
 def _cost(job: Job) -> str:
     """What it cost; with a tilde where that is the estimate."""
     if job.cost_microusd is None:
-        return f"~{money(job.intent.estimate_microusd)}"
-    return f"{'~' if job.cost_microusd and job.cost_source == 'estimated' else ''}{money(job.cost_microusd)}"
+        return f"~{microusd_text(job.intent.estimate_microusd)}"
+    return f"{'~' if job.cost_microusd and job.cost_source == 'estimated' else ''}{microusd_text(job.cost_microusd)}"
 
 
 def _age(age_ms: int) -> str:
@@ -119,6 +114,6 @@ def _short(path: Path) -> str:
 
 def _today(day: DaySpend, settings: Settings) -> str:
     return (
-        f"{day.day} (UTC): {money(day.spent_microusd)} spent and {money(day.held_microusd)} held of "
-        f"${settings.daily_budget_usd:.2f}; one job costs at most ${settings.max_job_usd:.2f}."
+        f"{day.day} (UTC): {microusd_text(day.spent_microusd)} spent and {microusd_text(day.held_microusd)} held "
+        f"of {usd_text(settings.daily_budget_usd)}; one job costs at most {usd_text(settings.max_job_usd)}."
     )

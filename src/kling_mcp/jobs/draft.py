@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kling_mcp.catalog.plan import wish
-from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import Intent
+from kling_mcp.money import micro_dollars
 from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from kling_mcp.jobs.budget import micro_dollars
+from kling_mcp.money import micro_dollars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

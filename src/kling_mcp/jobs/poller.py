@@ -18,10 +18,10 @@ from kling_mcp.fal.failures import RequestNotFound
 from kling_mcp.fal.findings import standard_result
 from kling_mcp.fal.queue import Completed, Finished, NotReady, QueueStatus, Receipt, stated_end
 from kling_mcp.jobs import faults
-from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed, Trouble
 from kling_mcp.jobs.job import Finished as JobFinished
 from kling_mcp.jobs.status_stream import StatusStream
+from kling_mcp.money import micro_dollars
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -20,11 +20,11 @@ import anyio.to_thread
 
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable, NoApiKey, UnknownJob
 from kling_mcp.jobs import faults
-from kling_mcp.jobs.budget import micro_dollars
 from kling_mcp.jobs.job import Accepted, Job, SettledByUser, Withdrawn
 from kling_mcp.jobs.ledger import Limits
 from kling_mcp.jobs.store import JobStore
 from kling_mcp.jobs.warnings import CANCELLED_TOO_LATE
+from kling_mcp.money import micro_dollars
 from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:

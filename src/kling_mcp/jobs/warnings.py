@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from kling_mcp.jobs.budget import dollars
+from kling_mcp.money import microusd_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,8 @@ def _of_its_course(job: Job, now_ms: int) -> Iterator[str]:
         and job.cost_microusd > job.intent.ceiling_microusd
     ):
         yield (
-            f"fal.ai billed ${dollars(job.cost_microusd):.2f}, more than the "
-            f"${dollars(job.intent.ceiling_microusd):.2f} that this "
+            f"fal.ai billed {microusd_text(job.cost_microusd)}, more than the "
+            f"{microusd_text(job.intent.ceiling_microusd)} that this "
             f"job was expected to cost at most. The user can see request {job.request_id} at "
             "https://fal.ai/dashboard/requests; kling-mcp catalog check compares the prices."
         )

@@ -25,7 +25,8 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from kling_mcp.server.results import Json, cents, result, usd
+from kling_mcp.money import cents, usd
+from kling_mcp.server.results import Json, result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from kling_mcp.errors import LedgerUnavailable
-from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.warnings import place_in_line, trouble_words, warnings_of
+from kling_mcp.money import cents, dollars
 from kling_mcp.server.eras import PROGRESS_HAS_WORDS
-from kling_mcp.server.results import cents, job_result
+from kling_mcp.server.results import job_result
 from kling_mcp.server.storyboard import storyboard
 from kling_mcp.server.ui import page
 

@@ -6,9 +6,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from kling_mcp.errors import InvalidArguments
-from kling_mcp.jobs.budget import dollars
+from kling_mcp.money import dollars, usd, usd_text
 from kling_mcp.server.confirm import asks
-from kling_mcp.server.results import Json, usd
 from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.plan import Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.jobs.ledger import DaySpend
+    from kling_mcp.server.results import Json
     from kling_mcp.settings import Settings
 
 __all__ = ["estimate", "estimate_headline", "in_full", "overview", "price_range", "prices"]
@@ -74,7 +74,7 @@ def estimate_headline(catalog: Catalog, data: Json) -> str:
     if not data["models"]:
         asks = " The user is asked first." if data["asks_first"] else ""
         return (
-            f"{data['model']}: about ${data['estimated_usd']:.2f}, at most ${data['ceiling_usd']:.2f}. "
+            f"{data['model']}: about {usd_text(data['estimated_usd'])}, at most {usd_text(data['ceiling_usd'])}. "
             f"{data['basis']}.{asks}"
         )
     taking = [row for row in data["models"] if row["estimated_usd"] is not None]
@@ -88,8 +88,8 @@ def estimate_headline(catalog: Catalog, data: Json) -> str:
 
 
 def _price(row: Json) -> str:
-    most = f" (at most ${row['ceiling_usd']:.2f})" if row["ceiling_usd"] != row["estimated_usd"] else ""
-    return f"${row['estimated_usd']:.2f}{most}"
+    most = f" (at most {usd_text(row['ceiling_usd'])})" if row["ceiling_usd"] != row["estimated_usd"] else ""
+    return f"{usd_text(row['estimated_usd'])}{most}"
 
 
 def _figures(chosen: Plan, price: Quote, settings: Settings) -> Json:
@@ -178,7 +178,7 @@ def price_range(catalog: Catalog) -> str:
         _lengths(endpoint)[-1] * max(rate for price in endpoint.prices for rate in price.usd_per_second.values())
         for endpoint in catalog.endpoints
     )
-    return f"${shortest:.2f} to ${longest:.2f}"
+    return f"{usd_text(shortest)} to {usd_text(longest)}"
 
 
 def _lengths(endpoint: Endpoint) -> tuple[int, ...]:

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import mcp_types as t
 
-from kling_mcp.jobs.budget import dollars
 from kling_mcp.jobs.warnings import place_in_line, warnings_of
 from kling_mcp.media.optional import SHOWS_VIDEOS
+from kling_mcp.money import dollars, usd
 from kling_mcp.shown import shorten_data_uris
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from kling_mcp.errors import KlingError
     from kling_mcp.jobs.job import Job, State
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Json",
     "arguments_of",
-    "cents",
     "cleaned",
     "compact",
     "job_failure",
@@ -48,7 +47,6 @@ __all__ = [
     "result",
     "spend_today",
     "spend_view",
-    "usd",
 ]
 
 Json = dict[str, Any]
@@ -74,16 +72,6 @@ def job_uri(job_id: str) -> str:
 def last_frame_uri(job_id: str) -> str:
     """The resource that is the last frame of a job's video."""
     return f"kling://jobs/{job_id}/last-frame"
-
-
-def usd(amount: Decimal) -> float:
-    """*amount* as a JSON number, rounded for display to a hundredth of a cent."""
-    return float(round(amount, 4))
-
-
-def cents(amount: Decimal) -> str:
-    """*amount* in dollars and cents, rounded up: what is repeated as a limit must be enough."""
-    return str(amount.quantize(Decimal("0.01"), ROUND_CEILING))
 
 
 def cleaned(data: _V) -> _V:

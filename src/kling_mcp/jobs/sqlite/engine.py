@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
@@ -37,6 +38,7 @@ from kling_mcp.jobs.sqlite.row_codec import (
     text_of_path,
     two_rows,
 )
+from kling_mcp.money import microusd_text
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
@@ -666,15 +668,18 @@ def _keep(db: sqlite3.Connection, seq: int, **noted: str | int | None) -> None:
 
 
 def _over_budget(ceiling_microusd: int, limits: Limits, day: str, used_microusd: int) -> OverBudget:
+    # A cost is rounded up and a limit down, so that what is refused never looks as if it fitted.
+    cost = microusd_text(ceiling_microusd, ROUND_CEILING)
     if ceiling_microusd > limits.job_microusd:
         return OverBudget(
-            f"This job could cost up to {_usd(ceiling_microusd)}, and the operator's limit for one job is "
-            f"{_usd(limits.job_microusd)} (KLING_MCP_MAX_JOB_USD).",
+            f"This job could cost up to {cost}, and the operator's limit for one job is "
+            f"{microusd_text(limits.job_microusd, ROUND_FLOOR)} (KLING_MCP_MAX_JOB_USD).",
             "A shorter video or a cheaper model costs less; estimate_cost without a model compares them.",
         )
     return OverBudget(
-        f"This job could cost up to {_usd(ceiling_microusd)}, and of today's {_usd(limits.day_microusd)} "
-        f"(KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) {_usd(used_microusd)} is spent or held for running jobs.",
+        f"This job could cost up to {cost}, and of today's "
+        f"{microusd_text(limits.day_microusd, ROUND_FLOOR)} (KLING_MCP_DAILY_BUDGET_USD, UTC day {day}) "
+        f"{microusd_text(used_microusd, ROUND_CEILING)} is spent or held for running jobs.",
         "A cheaper job may fit; the budget is renewed at midnight UTC, or the operator can raise it.",
     )
 
@@ -691,11 +696,6 @@ def _passes(error: Exception) -> bool:
     # Text that is not UTF-8 is reported without a code.
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(code, int) and (code & 0xFF) in _PASSING
-
-
-def _usd(micro_dollars: int) -> str:
-    dollars, rest = divmod(micro_dollars, 1_000_000)
-    return f"${dollars}.{rest // 10_000:02d}"
 
 
 def _plain(error: Exception) -> str:
