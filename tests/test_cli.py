@@ -436,10 +436,10 @@ def test_each_change_of_a_schema_is_named_by_its_place(name: str) -> None:
     assert {difference.place for difference in found} == expected
 
 
-def published(model: str, schema: dict[str, Any], **metadata: str) -> PublishedModel:
+def published(model: str, schema: dict[str, Any], status: str = "active") -> PublishedModel:
     endpoint = load().model(model)
     schemas = {"KlingVideoInput": schema, "KlingVideoOutput": dict(endpoint.output_schema)}
-    return PublishedModel(endpoint.endpoint_id, metadata or {"status": "active"}, {"components": {"schemas": schemas}})
+    return PublishedModel(endpoint.endpoint_id, status, {"components": {"schemas": schemas}})
 
 
 def test_references_and_limits_of_media_are_read_as_fal_writes_them() -> None:

@@ -49,10 +49,10 @@ async def test_the_history_is_read_to_its_last_page() -> None:
 
     assert found == [
         PastRequest(
-            "r1", ENDPOINT, NOW_MS + 250, NOW_MS + 1000, NOW_MS + 60_000, 200,
+            "r1", ENDPOINT, NOW_MS + 250, NOW_MS + 60_000, 200,
             {"prompt": "x", "cfg_scale": 0.5}, {"video": {"url": "https://v3.fal.media/a"}},
         ),
-        PastRequest("r2", ENDPOINT, None, None, None, None, None, None),
+        PastRequest("r2", ENDPOINT, None, None, None, None, None),
     ]  # fmt: skip
     question = {
         "endpoint_id": [ENDPOINT],
@@ -150,7 +150,7 @@ async def test_a_schema_that_fal_has_not_is_told_from_one_that_it_has() -> None:
     body = {"models": [published, unknown, stranger], "next_cursor": None, "has_more": False}
     async with RawServer(default=answer(200, body)) as server, client(server.url) as http:
         assert await FalPlatform(http).models([ENDPOINT, "a/b"]) == {
-            ENDPOINT: PublishedModel(ENDPOINT, {"status": "active"}, {"openapi": "3.0.4"}),
+            ENDPOINT: PublishedModel(ENDPOINT, "active", {"openapi": "3.0.4"}),
             "a/b": PublishedModel("a/b", None, None),
         }
         assert parse_qs(urlsplit(server.received[0].target).query) == {

@@ -12,7 +12,17 @@ import pytest
 from kling_mcp.fal.client import Fal
 from kling_mcp.fal.http import FalHttp, MediaClient
 from kling_mcp.fal.platform import FalPlatform
-from kling_mcp.fal.queue import Accepted, Completed, Failed, FalQueue, Finished, QueueStatus, Rejected, Unknown
+from kling_mcp.fal.queue import (
+    Accepted,
+    Completed,
+    Failed,
+    FalQueue,
+    Finished,
+    QueueStatus,
+    Rejected,
+    Unknown,
+    video_of_body,
+)
 from kling_mcp.fal.storage import FalStorage
 from kling_mcp.settings import Settings
 from kling_mcp.simulator import faults
@@ -80,12 +90,12 @@ async def test_a_job_goes_from_a_picture_to_a_video_and_its_real_cost() -> None:
         first = await talk.accepted({**BODY, "image_url": picture})
         second = await talk.accepted()
 
-        assert await talk.queue.status(ENDPOINT, second) == QueueStatus(False, 1, ())
+        assert await talk.queue.status(ENDPOINT, second) == QueueStatus(False, 1)
         talk.clock.advance(40)
         running = await talk.queue.status(ENDPOINT, first)
         assert isinstance(running, QueueStatus)
         assert running.running
-        assert running.logs[0].message == "Runner ready, generation started."
+        assert running.last_log == "Shot 1 of 1: 0% of the video."
         talk.clock.advance(60)
         ended = await talk.queue.status(ENDPOINT, first)
         assert isinstance(ended, Completed)
@@ -93,13 +103,14 @@ async def test_a_job_goes_from_a_picture_to_a_video_and_its_real_cost() -> None:
 
         result = await talk.queue.result(ENDPOINT, first)
         assert isinstance(result, Finished)
-        assert result.video is not None
+        named = video_of_body(result.body)
+        assert named is not None
         assert result.billable_units is not None
         assert await talk.platform.cost_usd(ENDPOINT, result.billable_units) is not None
-        async with talk.media.fetch(result.video.url) as fetched:
+        async with talk.media.fetch(named.url) as fetched:
             video = b"".join([chunk async for chunk in fetched.chunks()])
-        assert len(video) == result.video.file_size
-        async with talk.media.fetch(result.video.url, 1000, fetched.headers.get("etag")) as rest:
+        assert len(video) == named.file_size
+        async with talk.media.fetch(named.url, 1000, fetched.headers.get("etag")) as rest:
             assert rest.status == 206
             assert b"".join([chunk async for chunk in rest.chunks()]) == video[1000:]
 
@@ -197,7 +208,7 @@ async def test_addresses_at_a_foreign_host_are_replaced_by_our_own() -> None:
 
         assert receipt.status_url is not None
         assert receipt.status_url.startswith(talk.urls.queue)
-        assert await talk.queue.status(ENDPOINT, receipt) == QueueStatus(False, 0, ())
+        assert await talk.queue.status(ENDPOINT, receipt) == QueueStatus(False, 0)
 
 
 async def test_a_gateway_timeout_on_a_finished_result_is_waited_out() -> None:
@@ -216,7 +227,7 @@ async def test_the_full_path_that_fal_answers_with_nothing_is_left_for_the_short
             receipt.request_id, f"{talk.urls.queue}/{ENDPOINT}/requests/{receipt.request_id}/status", None, None, None
         )
 
-        assert await talk.queue.status(ENDPOINT, full) == QueueStatus(False, 0, ())
+        assert await talk.queue.status(ENDPOINT, full) == QueueStatus(False, 0)
 
 
 async def test_an_upload_goes_by_a_signed_address_where_tokens_fail() -> None:

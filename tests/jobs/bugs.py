@@ -172,7 +172,7 @@ def _history_is_whole(
     waiting: Sequence[Job], history: Sequence[PastRequest], known: Mapping[str, KnownRequest | None]
 ) -> Sequence[Verdict]:
     """Where it begins is not looked at."""
-    first = PastRequest("first", "", None, None, None, 200, {}, None)
+    first = PastRequest("first", "", None, None, 200, {}, None)
     account = waiting[0].intent.account if waiting else ""
     return judge(waiting, [*history, first], {**known, "first": KnownRequest(0, 0, 0, account)})
 

@@ -130,14 +130,14 @@ class ModelFal:
     async def status(self, endpoint_id: str, receipt: Receipt) -> QueueStatus | Completed:
         request = self._asked(receipt)
         if request.end is not None:
-            return Completed(None, (), None)
-        return QueueStatus(request.started_ms is not None, None if request.started_ms else 0, ())
+            return Completed(None)
+        return QueueStatus(request.started_ms is not None, None if request.started_ms else 0)
 
     async def result(self, endpoint_id: str, receipt: Receipt) -> ResultOutcome:
         request = self._asked(receipt)
         match request.end:
             case "video":
-                return Finished(_video(request), _CHARGE, None)
+                return Finished(_video(request), _CHARGE)
             case "cancelled":
                 return Failed(_failure("client_cancelled", "no"))
             case "dropped":
@@ -167,7 +167,6 @@ class ModelFal:
                     request.request_id,
                     request.endpoint_id,
                     request.sent_ms,
-                    request.started_ms,
                     request.ended_ms,
                     200 if request.end == "video" else 422,
                     # fal fills in what the sender left out.

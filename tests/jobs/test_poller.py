@@ -324,7 +324,7 @@ class _Stated(ModelFal):
         self._result = answer
 
     async def status(self, endpoint_id: str, receipt: Any) -> Any:
-        return Completed(self._failure, (), None)
+        return Completed(self._failure)
 
     async def result(self, endpoint_id: str, receipt: Any) -> Any:
         if isinstance(self._result, KlingError):

@@ -40,7 +40,7 @@ def past(
 ) -> PastRequest:
     """A request that fal lists."""
     ended_ms = None if sent_ms is None else sent_ms + runs_ms
-    return PastRequest(name, ENDPOINT, sent_ms, sent_ms, ended_ms, 200, body, None)
+    return PastRequest(name, ENDPOINT, sent_ms, ended_ms, 200, body, None)
 
 
 EARLIER = past("known-0", NOW_MS - 20 * MINUTE, {"prompt": "a"})

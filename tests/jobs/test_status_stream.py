@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-RUNNING = QueueStatus(running=True, queue_position=None, logs=())
-ENDED = Completed(None, (), None)
+RUNNING = QueueStatus(running=True, queue_position=None)
+ENDED = Completed(None)
 
 
 class Streams:

@@ -144,9 +144,8 @@ def differences(endpoint: Endpoint, published: PublishedModel | None) -> list[Di
     if published is None or published.openapi is None:
         return [Difference("endpoint", endpoint.endpoint_id, None)]
     found: list[Difference] = []
-    status = (published.metadata or {}).get("status")
-    if status not in {None, "active"}:
-        found.append(Difference("status", "active", str(status)[:40]))
+    if published.status and published.status != "active":
+        found.append(Difference("status", "active", published.status[:40]))
     schemas = _members(_members(published.openapi.get("components")).get("schemas"))
     for part, ending, ours in (("input", "Input", endpoint.input_schema), ("output", "Output", endpoint.output_schema)):
         theirs = next((_members(schema) for name, schema in schemas.items() if name.endswith(ending)), None)

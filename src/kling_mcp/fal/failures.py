@@ -12,18 +12,17 @@ marked, in one field.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from string import Formatter
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 from kling_mcp.errors import AccountLocked, FalRejected, FalUnreachable, KlingError, NoApiKey, RateLimited
-from kling_mcp.fal import error_catalog, tolerant_json
-from kling_mcp.fal.findings import AROUND, object_with
+from kling_mcp.fal import error_catalog
 from kling_mcp.fal.sanitize import upstream_detail
-from kling_mcp.fal.tolerant_json import NotJson, items, members, text
+from kling_mcp.fal.tolerant_json import items
+from kling_mcp.fal.wire import Complaint, error_inside, has_typed_errors, json_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,8 +95,8 @@ def explain(answer: Response, stage: Stage, *, authenticated: bool = True) -> Fa
         authenticated: Whether a key was sent along.
     """
     if is_foreign(answer):
-        return _failure(error_catalog.intercepted(answer.status), _Complaint(), _billed(0, stage))
-    complaint = _Complaint.of_answer(answer)
+        return _failure(error_catalog.intercepted(answer.status), Complaint(), _billed(0, stage))
+    complaint = Complaint.of_answer(answer)
     ended = stage == "result" and is_verdict(answer, refusal=True)
     meaning = (
         (error_catalog.of_type(complaint.type) if ended else None)
@@ -115,9 +114,9 @@ def explain_completed(error: object, error_type: object) -> Failure | None:
 
 def explain_inside(body: Mapping[str, object]) -> Failure | None:
     """What an error in an answer means whose status says that all is well; None where there is none."""
-    if not any(object_with(name, body).get(name) for name in ("error_type", "message", *_ERROR_NAMES)):
+    complaint = error_inside(body)
+    if complaint is None:
         return None
-    complaint = _Complaint.of_document(body)
     meaning = error_catalog.of_type(complaint.type) or error_catalog.UNKNOWN_FAILURE
     return _failure(meaning, complaint, meaning.billed_at_the_end)
 
@@ -131,7 +130,7 @@ def is_foreign(answer: Response) -> bool:
     """
     if answer.status in {407, 511} or 300 <= answer.status < 400 or "proxy-authenticate" in answer.headers:
         return True
-    if answer.status == 413 or answer.status >= 500 or _is_json(answer):
+    if answer.status == 413 or answer.status >= 500 or isinstance(json_of(answer), (dict, list, str)):
         return False
     page = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     words = answer.status in {401, 402, 403} and bool(answer.body.strip())
@@ -150,19 +149,8 @@ def is_verdict(answer: Response, *, refusal: bool = False) -> bool:
     if answer.status >= 500 and answer.headers.get("x-fal-request-timeout-type") == "user":
         return True
     if answer.status >= 500 or refusal:
-        return any(text(members(item).get("type")) for item in items(members(_json(answer)).get("detail")))
+        return has_typed_errors(answer)
     return not is_foreign(answer)
-
-
-def _is_json(answer: Response) -> bool:
-    return isinstance(_json(answer), (dict, list, str))
-
-
-def _json(answer: Response) -> object:
-    try:
-        return answer.json()
-    except NotJson:
-        return None
 
 
 def error_for(failure: Failure, *, job_id: str | None = None) -> KlingError:
@@ -173,51 +161,7 @@ def error_for(failure: Failure, *, job_id: str | None = None) -> KlingError:
     return kind(failure.sentence, failure.next_step, field=failure.field, billed=failure.billed, job_id=job_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Complaint:
-    """What is in an error body, not yet believed."""
-
-    type: str = ""
-    text: str = ""
-    location: Sequence[object] = ()
-    numbers: Mapping[str, object] = field(default_factory=dict[str, object])
-
-    @classmethod
-    def of_answer(cls, answer: Response) -> _Complaint:
-        named = answer.headers.get("x-fal-error-type", "")
-        if not named and answer.headers.get("x-fal-request-timeout-type") == "user":
-            named = "request_timeout"
-        document = _json(answer)
-        if document is None and not answer.body.lstrip().startswith(b"<"):
-            document = answer.body.decode("utf-8", "replace")
-        found = cls.of_document(document)
-        return replace(found, type=found.type or named)
-
-    @classmethod
-    def of_document(cls, document: object, depth: int = 6) -> _Complaint:
-        """The first complaint in *document*: words, or an object or a list that has them under a usual name."""
-        if isinstance(document, str) and document.lstrip().startswith(("{", "[")):
-            with contextlib.suppress(NotJson):
-                document = tolerant_json.parse(document.encode())
-        if isinstance(document, str):
-            return cls(text=document)
-        body = members(document)
-        parts = items(document) or [body.get(name) for name in _ERROR_NAMES]
-        parts = [*parts, *(body.get(name) for name in AROUND if not isinstance(body.get(name), str))]
-        inner = next((cls.of_document(part, depth - 1) for part in parts if part and depth), cls())
-        return cls(
-            type=text(body.get("error_type")) or inner.type or text(body.get("type")) or text(body.get("code")),
-            text=inner.text or next((words for name in _WORDS if (words := text(body.get(name)))), ""),
-            location=items(body.get("loc")) or inner.location,
-            numbers=members(body.get("ctx")) or inner.numbers,
-        )
-
-
-_ERROR_NAMES: Final = ("detail", "errors", "error")
-_WORDS: Final = ("msg", "message", "reason", "description", "title")
-
-
-def _failure(meaning: Meaning, complaint: _Complaint, billed: Billed) -> Failure:
+def _failure(meaning: Meaning, complaint: Complaint, billed: Billed) -> Failure:
     unknown_type = "" if meaning.type == complaint.type else complaint.type
     return Failure(
         type=meaning.type,
@@ -250,8 +194,8 @@ def _filled(templates: Sequence[str], numbers: Mapping[str, object]) -> str:
 
 def _plain(value: object) -> str | None:
     """A number or a few short words from outside, fit to stand in a sentence; else None."""
-    if isinstance(value, list):
-        words = [_plain(item) for item in items(cast("object", value))[:12]]
+    if entries := items(value):
+        words = [_plain(item) for item in entries[:12]]
         return ", ".join(word for word in words if word is not None) if words and None not in words else None
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and abs(value) < 10**15:
         return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.failures import error_for, explain
 from kling_mcp.fal.http import TransportError
-from kling_mcp.fal.sanitize import clean
-from kling_mcp.fal.tolerant_json import NotJson, items, members, text
+from kling_mcp.fal.tolerant_json import NotJson, members
+from kling_mcp.fal.wire import HistoryEntry, ListPage, ModelEntry, PriceEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
+    from decimal import Decimal
 
     from kling_mcp.fal.http import FalHttp
 
@@ -32,6 +32,8 @@ _PAGE: Final = 100
 _MAX_PAGES: Final = 100
 _TRIES: Final = 3
 _MODELS_PER_CALL: Final = 10
+
+_Entry = TypeVar("_Entry", HistoryEntry, PriceEntry, ModelEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,6 @@ class PastRequest:
     request_id: str
     endpoint_id: str
     sent_ms: int | None
-    started_ms: int | None
     ended_ms: int | None
     status_code: int | None
     input: Mapping[str, object] | None
@@ -72,7 +73,7 @@ class PublishedModel:
     """What fal publishes about an endpoint; *openapi* is None where it says that it has none."""
 
     endpoint_id: str
-    metadata: Mapping[str, object] | None
+    status: str | None
     openapi: Mapping[str, object] | None
 
 
@@ -101,18 +102,16 @@ class FalPlatform:
             "sort_by": "ended_at",
             "expand": "payloads",
         }
-        async for entry in self._pages("/models/requests/by-endpoint", question, "items"):
-            request_id = text(entry.get("request_id"))
-            if request_id:
+        async for entry in self._pages(HistoryEntry, "/models/requests/by-endpoint", question):
+            if entry.request_id:
                 yield PastRequest(
-                    request_id,
-                    text(entry.get("endpoint_id")) or endpoint_id,
-                    _milliseconds(entry.get("sent_at")),
-                    _milliseconds(entry.get("started_at")),
-                    _milliseconds(entry.get("ended_at")),
-                    _status_code(entry.get("status_code")),
-                    _payload(entry.get("json_input")),
-                    _payload(entry.get("json_output")),
+                    entry.request_id,
+                    entry.endpoint_id or endpoint_id,
+                    entry.sent_at,
+                    entry.ended_at,
+                    entry.status_code,
+                    None if entry.json_input is None else members(entry.json_input),
+                    None if entry.json_output is None else members(entry.json_output),
                 )
 
     async def prices(self, endpoint_ids: Sequence[str]) -> Mapping[str, UnitPrice]:
@@ -137,14 +136,10 @@ class FalPlatform:
             FalUnreachable: No answer, or none that can be read.
         """
         found: dict[str, PublishedModel] = {}
-        async for entry in self._of_endpoints("/models", endpoint_ids, {"expand": "openapi-3.0"}, "models"):
-            endpoint_id, openapi = text(entry.get("endpoint_id")), members(entry.get("openapi"))
-            if endpoint_id in endpoint_ids:
-                found[endpoint_id] = PublishedModel(
-                    endpoint_id,
-                    members(entry.get("metadata")) or None,
-                    None if not openapi or "error" in openapi else openapi,
-                )
+        async for entry in self._of_endpoints(ModelEntry, "/models", endpoint_ids, {"expand": "openapi-3.0"}):
+            if entry.endpoint_id in endpoint_ids:
+                openapi = entry.openapi if entry.openapi and "error" not in entry.openapi else None
+                found[entry.endpoint_id] = PublishedModel(entry.endpoint_id, entry.metadata.status, openapi)
         return found
 
     async def cost_usd(self, endpoint_id: str, units: Decimal) -> Decimal | None:
@@ -164,41 +159,41 @@ class FalPlatform:
         return price.unit_price * units if price is not None and price.currency == "USD" else None
 
     async def _prices_of(self, endpoint_ids: Sequence[str], tries: int = _TRIES) -> AsyncGenerator[UnitPrice, None]:
-        async for entry in self._of_endpoints("/models/pricing", endpoint_ids, {}, "prices", tries):
-            endpoint_id, amount = text(entry.get("endpoint_id")), _amount(entry.get("unit_price"))
-            if endpoint_id in endpoint_ids and amount is not None:
-                yield UnitPrice(
-                    endpoint_id, amount, clean(entry.get("unit"), 40), clean(entry.get("currency"), 10).upper()
-                )
+        async for entry in self._of_endpoints(PriceEntry, "/models/pricing", endpoint_ids, {}, tries):
+            if entry.endpoint_id in endpoint_ids and entry.unit_price is not None:
+                yield UnitPrice(entry.endpoint_id, entry.unit_price, entry.unit, entry.currency)
 
     async def _of_endpoints(
-        self, path: str, endpoint_ids: Sequence[str], question: Mapping[str, str], name: str, tries: int = _TRIES
-    ) -> AsyncGenerator[Mapping[str, object], None]:
+        self,
+        kind: type[_Entry],
+        path: str,
+        endpoint_ids: Sequence[str],
+        question: Mapping[str, str],
+        tries: int = _TRIES,
+    ) -> AsyncGenerator[_Entry, None]:
         for first in range(0, len(endpoint_ids), _MODELS_PER_CALL):
             asked = ",".join(endpoint_ids[first : first + _MODELS_PER_CALL])
-            async for entry in self._pages(path, {"endpoint_id": asked, **question}, name, tries):
+            async for entry in self._pages(kind, path, {"endpoint_id": asked, **question}, tries):
                 yield entry
 
     async def _pages(
-        self, path: str, question: Mapping[str, str], name: str, tries: int = _TRIES
-    ) -> AsyncGenerator[Mapping[str, object], None]:
+        self, kind: type[_Entry], path: str, question: Mapping[str, str], tries: int = _TRIES
+    ) -> AsyncGenerator[_Entry, None]:
         cursor = ""
         for _ in range(_MAX_PAGES):
             page = await self._get(path, {**question, **({"cursor": cursor} if cursor else {})}, tries)
-            entries = page.get(name)
-            if not isinstance(entries, list):
+            if page.entries is None:
                 raise _unreachable("its answer could not be read")
-            for entry in items(page.get(name)):
-                yield members(entry)
-            following = text(page.get("next_cursor"))
-            if not page.get("has_more", bool(following)):
+            for entry in page.entries:
+                yield kind.read(entry)
+            if not (bool(page.next_cursor) if page.has_more is None else page.has_more):
                 return
-            if not following or following == cursor:
+            if page.next_cursor in {"", cursor}:
                 raise _unreachable("its list does not end")
-            cursor = following
+            cursor = page.next_cursor
         raise _unreachable("its list does not end")
 
-    async def _get(self, path: str, question: Mapping[str, str], tries: int) -> Mapping[str, object]:
+    async def _get(self, path: str, question: Mapping[str, str], tries: int) -> ListPage:
         url = f"{self._http.hosts.api}{path}?{urlencode(question)}"
         try:
             answer = await self._http.request_with_retries(
@@ -210,7 +205,7 @@ class FalPlatform:
             raise error_for(explain(answer, "free", authenticated=self._http.has_key))
         try:
             if answer.status == 200:
-                return members(answer.json(exact=path == "/models/pricing"))
+                return ListPage.read(answer.json(exact=path == "/models/pricing"))
         except NotJson:
             raise _unreachable("its answer could not be read") from None
         raise _unreachable(f"it answered with HTTP status {answer.status}")
@@ -218,30 +213,6 @@ class FalPlatform:
 
 def _stamp(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _milliseconds(value: object) -> int | None:
-    """An ISO time, in UTC where it does not say, as milliseconds since 1970."""
-    try:
-        moment = datetime.fromisoformat(text(value))
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _status_code(value: object) -> int | None:
-    return value if isinstance(value, int) and 100 <= value < 600 else None
-
-
-def _payload(value: object) -> Mapping[str, object] | None:
-    return None if value is None else members(value)
-
-
-def _amount(value: object) -> Decimal | None:
-    if not isinstance(value, (int, Decimal)) or isinstance(value, bool):
-        return None
-    amount = Decimal(value)
-    return amount if 0 <= amount < 1_000_000 else None
 
 
 def _unreachable(why: str) -> FalUnreachable:

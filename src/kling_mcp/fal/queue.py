@@ -31,11 +31,10 @@ from kling_mcp.fal.failures import (
     is_foreign,
     is_verdict,
 )
-from kling_mcp.fal.findings import Video, count, object_with, standard_result, video_of_body, word
 from kling_mcp.fal.http import JSON_BYTES, Response, TooLarge, TransportError
-from kling_mcp.fal.sanitize import clean
-from kling_mcp.fal.tolerant_json import NotJson, items, members, text
+from kling_mcp.fal.tolerant_json import members
 from kling_mcp.fal.urls import Address
+from kling_mcp.fal.wire import RequestStatus, SubmitAnswer, Video, json_of, standard_result, video_of_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -51,7 +50,6 @@ __all__ = [
     "Failed",
     "FalQueue",
     "Finished",
-    "LogEntry",
     "NotReady",
     "NotSent",
     "QueueStatus",
@@ -97,8 +95,6 @@ _REQUEST_PATH: Final = re.compile(
 )
 """What comes after the base in the address of a request; every part is compared with what it should be."""
 
-_KEPT_LOGS: Final = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -143,21 +139,12 @@ SubmitOutcome: TypeAlias = Accepted | Rejected | NotSent | Unknown
 
 
 @dataclass(frozen=True, slots=True)
-class LogEntry:
-    """A line of a job's log, cleaned. fal sends a moving window, so the same line comes more than once."""
-
-    message: str
-    timestamp: str | None
-    level: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """A request that waits or runs."""
+    """A request that waits or runs, and the newest line of its log."""
 
     running: bool
     queue_position: int | None
-    logs: tuple[LogEntry, ...]
+    last_log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +152,14 @@ class Completed:
     """A request that has ended, well or not; only the result tells for certain."""
 
     failure: Failure | None
-    logs: tuple[LogEntry, ...]
-    inference_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The result of a job that went well; *video* is None where the result names none that can be fetched."""
+    """The result of a job that went well; `video_of_body` says whether it names a video that can be fetched."""
 
     body: Mapping[str, object]
     billable_units: Decimal | None
-    video: Video | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +256,7 @@ class FalQueue:
             )
         if answer.status not in {200, 202}:
             raise self._refusal(answer, "status")
-        return _standing(object_with("status", self._read(answer, "status")))
+        return _parse_status(self._read(answer, "status"))
 
     async def status_stream(self, endpoint_id: str, receipt: Receipt) -> AsyncGenerator[QueueStatus | Completed]:
         """
@@ -292,7 +276,7 @@ class FalQueue:
                 if head.status != 200 or not head.headers.get("content-type", "").startswith("text/event-stream"):
                     raise _unreachable("it has no stream for this request")
                 async for data in _events(lines):
-                    yield _standing(object_with("status", _value(Response(head.status, head.headers, data))))
+                    yield _parse_status(json_of(Response(head.status, head.headers, data)))
         except TransportError as interrupted:
             raise _unreachable(interrupted.reason) from None
 
@@ -314,7 +298,7 @@ class FalQueue:
         if 200 <= answer.status < 300:
             body, video = standard_result(self._read(answer, "result"))
             failure = explain_inside(body) if video is None else None
-            return Finished(body, _units(answer), video) if failure is None else Failed(failure)
+            return Finished(body, _units(answer)) if failure is None else Failed(failure)
         if answer.status not in _PASSING and is_verdict(answer, refusal=answer.status in _REFUSALS):
             return Failed(explain(answer, "result"))
         raise self._refusal(answer, "result")
@@ -330,13 +314,12 @@ class FalQueue:
         answer = await self._ask("PUT", endpoint_id, receipt, "cancel", self._http.deadlines.cancel)
         if is_foreign(answer):
             raise self._refusal(answer, "cancel")
-        body = object_with("status", _value(answer))
-        said = text(body.get("status")).strip().upper()
+        said = RequestStatus.read(json_of(answer))
         if answer.status == 404:
             return "not_found"
-        if said == "ALREADY_COMPLETED" or body.get("success") is False:
+        if said.status == "ALREADY_COMPLETED" or said.success is False:
             return "too_late"
-        if answer.status == 200 and said == "OK":
+        if answer.status == 200 and said.status == "OK":
             return "removed"
         if answer.status in {200, 202}:
             return "requested"
@@ -377,25 +360,26 @@ class FalQueue:
             return Unknown(f"something between this machine and fal.ai answered, with HTTP status {answer.status}")
         if not 200 <= answer.status < 300:
             return Unknown(f"fal.ai answered with HTTP status {answer.status}")
-        body = members(_value(answer))
+        body = members(json_of(answer))
         if not body:
             return Unknown("fal.ai's answer to the request could not be read")
-        request_id = body.get("request_id")
-        if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        said = SubmitAnswer.read(body)
+        request_id = said.request_id
+        if not _REQUEST_ID.fullmatch(request_id):
             return Unknown("fal.ai's answer has no request id")
         return Accepted(
             Receipt(
                 request_id,
-                self._url(body.get("status_url"), endpoint_id, request_id, "status"),
-                self._url(body.get("response_url"), endpoint_id, request_id, "response"),
-                self._url(body.get("cancel_url"), endpoint_id, request_id, "cancel"),
-                count(body.get("queue_position")),
+                self._url(said.status_url, endpoint_id, request_id, "status"),
+                self._url(said.response_url, endpoint_id, request_id, "response"),
+                self._url(said.cancel_url, endpoint_id, request_id, "cancel"),
+                said.queue_position,
             )
         )
 
     def _read(self, answer: Response, stage: Stage) -> object:
         """What the body of a good answer says."""
-        value = _value(answer)
+        value = json_of(answer)
         if not value:
             raise self._refusal(answer, stage) if is_foreign(answer) else _unreachable("its answer could not be read")
         return value
@@ -421,7 +405,7 @@ def stated_end(stated: Failure, answered: ResultOutcome | KlingError) -> ResultO
     What the result *answered* counts where it says more: that there is a video
     all the same, which field it is about, whether it is billed.
     """
-    if isinstance(answered, Finished) and answered.video is not None:
+    if isinstance(answered, Finished) and video_of_body(answered.body) is not None:
         return answered
     if isinstance(answered, Failed) and answered.failure.type != UNKNOWN_FAILURE.type:
         return answered
@@ -466,24 +450,13 @@ def _checked_url(url: object, base: str, endpoint_id: str, request_id: str, what
     return base + match[0] if match["tail"] in tails else None
 
 
-def _standing(body: Mapping[str, object]) -> QueueStatus | Completed:
+def _parse_status(value: object) -> QueueStatus | Completed:
     """What fal says about a request that it knows."""
-    state = text(body.get("status")).strip().upper()
-    if state in {"IN_QUEUE", "IN_PROGRESS"}:
-        return QueueStatus(
-            running=state == "IN_PROGRESS",
-            queue_position=count(body.get("queue_position")),
-            logs=_logs(body.get("logs")),
-        )
-    if state == "COMPLETED":
-        return Completed(
-            failure=explain_completed(
-                next((said for name in ("error", "errors", "detail") if (said := body.get(name))), None),
-                body.get("error_type"),
-            ),
-            logs=_logs(body.get("logs")),
-            inference_seconds=_inference_seconds(body.get("metrics")),
-        )
+    said = RequestStatus.read(value)
+    if said.status in {"IN_QUEUE", "IN_PROGRESS"}:
+        return QueueStatus(said.status == "IN_PROGRESS", said.queue_position, said.last_log)
+    if said.status == "COMPLETED":
+        return Completed(explain_completed(said.error or said.errors or said.detail, said.error_type))
     raise _unreachable("it gave a state of the request that fal.ai does not have")
 
 
@@ -509,18 +482,9 @@ def _says_not_ready(answer: Response) -> bool:
         return True
     if answer.status not in {200, 400}:
         return False
-    body = object_with("status", _value(answer))
-    return text(body.get("status")).strip().upper() in {"IN_QUEUE", "IN_PROGRESS"} or (
-        answer.status == 400 and "in progress" in text(body.get("detail")).lower()
-    )
-
-
-def _value(answer: Response) -> object:
-    """What the body says, if anything."""
-    try:
-        return answer.json()
-    except NotJson:
-        return None
+    said = RequestStatus.read(json_of(answer))
+    in_words = answer.status == 400 and isinstance(said.detail, str) and "in progress" in said.detail.lower()
+    return said.status in {"IN_QUEUE", "IN_PROGRESS"} or in_words
 
 
 def _units(answer: Response) -> Decimal | None:
@@ -530,24 +494,6 @@ def _units(answer: Response) -> Decimal | None:
 
 
 _PLAIN_NUMBER: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
-
-
-def _logs(value: object) -> tuple[LogEntry, ...]:
-    """Entries of a list, or the one that stands alone; schemas say object, fal sends a list or null."""
-    entries = items(value) or (value,)
-    found = (_log(entry) for entry in entries[-_KEPT_LOGS:])
-    return tuple(entry for entry in found if entry is not None)
-
-
-def _log(value: object) -> LogEntry | None:
-    entry = members(value)
-    message = clean(entry.get("message", value))
-    return LogEntry(message, word(entry.get("timestamp")), word(entry.get("level"))) if message else None
-
-
-def _inference_seconds(metrics: object) -> float | None:
-    value = members(metrics).get("inference_time")
-    return float(value) if isinstance(value, (int, float)) and 0 <= value < 10**9 else None
 
 
 class _LogsTooLarge(FalUnreachable):

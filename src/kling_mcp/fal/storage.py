@@ -13,14 +13,13 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.failures import error_for, explain
 from kling_mcp.fal.http import TransportError
-from kling_mcp.fal.tolerant_json import NotJson, members, text
 from kling_mcp.fal.urls import Address
+from kling_mcp.fal.wire import StorageAnswer, json_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -98,29 +97,29 @@ class FalStorage:
             upload.data,
             to_upload_host=True,
         )
-        return self._public(_body(answer).get("access_url"))
+        return self._public(answer.access_url)
 
     async def _new_token(self) -> _Token:
         url = f"{self._http.hosts.rest}/storage/auth/token?storage_type=fal-cdn-v3"
-        body = _body(await self._send("POST", url, {"Content-Type": "application/json"}, b"{}"))
-        kind, value = text(body.get("token_type")), text(body.get("token"))
+        answer = await self._send("POST", url, {"Content-Type": "application/json"}, b"{}")
+        kind, value = answer.token_type, answer.token
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", kind) or not re.fullmatch(r"[!-~]{1,8192}", value):
-            raise _Failed("the upload token is not one")
-        base_url = self._public(body.get("base_url")).rstrip("/")
-        return _Token(kind, value, base_url, _moment(text(body.get("expires_at"))))
+            raise _Failed("the upload token is malformed")
+        # Where the time cannot be read the token is used once.
+        return _Token(kind, value, self._public(answer.base_url).rstrip("/"), (answer.expires_at or 0) / 1000)
 
     async def _by_signed_address(self, upload: _Upload) -> str:
         url = f"{self._http.hosts.rest}/storage/upload/initiate?storage_type=gcs"
         asked = json.dumps({"file_name": upload.file_name, "content_type": upload.content_type}).encode()
         headers = {"Content-Type": "application/json", **upload.lifecycle}
-        body = _body(await self._send("POST", url, headers, asked))
-        upload_url, file_url = self._public(body.get("upload_url")), self._public(body.get("file_url"))
+        answer = await self._send("POST", url, headers, asked)
+        upload_url, file_url = self._public(answer.upload_url), self._public(answer.file_url)
         await self._send("PUT", upload_url, {"Content-Type": upload.content_type}, upload.data, to_upload_host=True)
         return file_url
 
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, to_upload_host: bool = False
-    ) -> Response:
+    ) -> StorageAnswer:
         pool: Pool = "upload" if to_upload_host else "api"
         deadline: Deadline = self._http.deadlines.upload_of(len(content))
         try:
@@ -140,12 +139,14 @@ class FalStorage:
             raise _Refused(answer)
         if not 200 <= answer.status < 300:
             raise _Failed(f"it answered with HTTP status {answer.status}")
-        return answer
+        return StorageAnswer.read(json_of(answer))
 
-    def _public(self, url: object) -> str:
+    def _public(self, url: str) -> str:
         """*url* if it is an address of fal's storage."""
+        if not url:
+            raise _Failed("its answer could not be read")
         address = Address.read(url)
-        if not isinstance(url, str) or address is None or not address.is_at(self._hosts):
+        if address is None or not address.is_at(self._hosts):
             raise _Failed("it named an address that is not one of its storage")
         return url
 
@@ -186,22 +187,6 @@ class _Refused(Exception):
     def __init__(self, answer: Response) -> None:
         super().__init__()
         self.answer = answer
-
-
-def _body(answer: Response) -> Mapping[str, object]:
-    try:
-        return members(answer.json())
-    except NotJson:
-        raise _Failed("its answer could not be read") from None
-
-
-def _moment(stamp: str) -> float:
-    """Seconds since 1970; the past where the stamp cannot be read, so that the token is used once."""
-    try:
-        moment = datetime.fromisoformat(stamp)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _plain_name(name: str) -> str:

@@ -1,10 +1,9 @@
 """
-JSON as it comes from outside: what can be read is read, and what cannot be meant is left out.
+JSON from outside: what can be read is read, and the rest is left out.
 
-A job that is paid for must not be lost to half an emoji in a log line. So a
-byte order mark is passed over, half a surrogate pair becomes a replacement
-character, and `NaN`, infinity, endless numbers and what is nested too deeply
-become null, each alone. Nothing that comes out can break whoever writes it again.
+A job that is paid for must not be lost to half an emoji in a log line. So a byte order mark is skipped, half a
+surrogate pair becomes a replacement character, and `NaN`, infinity, endless numbers and what is nested too deeply
+become null, each alone. Whatever is returned can be written as JSON again.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +20,8 @@ __all__ = ["NotJson", "items", "members", "parse", "text"]
 
 _MAX_DEPTH: Final = 64
 _MAX_DIGITS: Final = 1000
-_SINGLE: Final = "request_id"
-"""Of two values for this, neither is believed: it decides which job is followed."""
+_ID: Final = "request_id"
+"""Where this stands twice with two values, neither is believed: it decides which job is followed."""
 
 
 class NotJson(Exception):
@@ -31,51 +30,46 @@ class NotJson(Exception):
 
 def parse(body: bytes, *, exact: bool = False) -> object:
     """
-    Read one JSON value; what follows it is passed over.
+    Read one JSON value; what follows it is ignored.
 
     Args:
         body: The bytes as received.
-        exact: Read fractions as `Decimal`, and no value where a name stands twice with different ones: for money.
+        exact: For money: read fractions as `Decimal`, and a name that stands twice with two values as null.
 
     Raises:
         NotJson: There is no JSON value.
     """
-
-    def joined(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for name, value in pairs:
-            twice = name in found and found[name] != value
-            found[name] = None if twice and (exact or name == _SINGLE) else value
-        return found
-
-    decoder = json.JSONDecoder(
-        strict=False,
-        parse_constant=lambda _: None,
-        parse_float=_decimal if exact else _finite,
-        parse_int=_integer,
-        object_pairs_hook=joined,
-    )
     try:
         readable = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff \t\r\n")
-        value, _ = decoder.raw_decode(readable)
+        value, _ = (_EXACT if exact else _USUAL).raw_decode(readable)
     except (ValueError, RecursionError):
         raise NotJson from None
-    return _sound(value, _MAX_DEPTH)
+    # Surrogates and depth are looked for only where the text can have them; most answers are short and plain.
+    plain = readable.isascii() and "\\u" not in readable and readable.count("[") + readable.count("{") < _MAX_DEPTH
+    return value if plain else _sound(value, _MAX_DEPTH)
 
 
 def members(value: object) -> Mapping[str, object]:
     """The members of *value* if it is an object, else none."""
-    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+    return value if _is_object(value) else {}
 
 
 def items(value: object) -> Sequence[object]:
     """The items of *value* if it is an array, else none."""
-    return cast("Sequence[object]", value) if isinstance(value, list) else ()
+    return value if _is_array(value) else ()
 
 
 def text(value: object) -> str:
     """*value* if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
 
 
 def _integer(digits: str) -> int | None:
@@ -94,16 +88,43 @@ def _decimal(digits: str) -> Decimal | None:
         return None
 
 
+def _joined(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs) and _ID in found:
+        values = [value for name, value in pairs if name == _ID]
+        found[_ID] = values[0] if all(value == values[0] for value in values) else None
+    return found
+
+
+def _joined_exactly(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        found[name] = value if found.get(name, value) == value else None
+    return found
+
+
+def _decoder(*, exact: bool) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        strict=False,
+        parse_constant=lambda _: None,
+        parse_float=_decimal if exact else _finite,
+        parse_int=_integer,
+        object_pairs_hook=_joined_exactly if exact else _joined,
+    )
+
+
+_USUAL: Final = _decoder(exact=False)
+_EXACT: Final = _decoder(exact=True)
+
+
 def _sound(value: object, depth: int) -> object:
     """*value* as it can be written again: no half surrogates, and shallow enough for any reader."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if depth == 0:
         return None
-    if isinstance(value, dict):
-        return {
-            str(_sound(name, depth)): _sound(item, depth - 1) for name, item in members(cast("object", value)).items()
-        }
-    if isinstance(value, list):
-        return [_sound(item, depth - 1) for item in items(cast("object", value))]
+    if _is_object(value):
+        return {str(_sound(name, depth)): _sound(item, depth - 1) for name, item in value.items()}
+    if _is_array(value):
+        return [_sound(item, depth - 1) for item in value]
     return value

@@ -15,8 +15,8 @@ import anyio
 
 from kling_mcp.errors import KlingError, LedgerUnavailable
 from kling_mcp.fal.failures import RequestNotFound
-from kling_mcp.fal.findings import standard_result
 from kling_mcp.fal.queue import Completed, Finished, NotReady, QueueStatus, Receipt, stated_end
+from kling_mcp.fal.wire import standard_result
 from kling_mcp.jobs import faults
 from kling_mcp.jobs.job import CancelledAtFal, Failed, Fault, Job, Progressed, Trouble
 from kling_mcp.jobs.job import Finished as JobFinished
@@ -197,7 +197,7 @@ class Poller:
     async def _progress(self, job: Job, status: QueueStatus) -> Job:
         if job.trouble is not None:
             job = await self._noted(job, None)
-        note = status.logs[-1].message if status.logs else job.progress_note
+        note = status.last_log or job.progress_note
         event = Progressed(status.running, status.queue_position, note)
         if (job.state == "running", job.queue_position, job.progress_note) == (
             status.running,
