@@ -23,8 +23,21 @@ LINES = "\n".join(PICTURE[start : start + 76] for start in range(0, len(PICTURE)
         ("data:image/svg+xml,%3Csvg/%3E", "data:image/svg+xml (1 kB)"),
         (f"image is data:image/gif;base64,{PICTURE}; a path", "image is data:image/gif (640 kB); a path"),
         (PICTURE, "base64 (640 kB)"),
+        (f"data:;base64,{PICTURE}", "data:;base64 (853 kB)"),
+        ("data:image/svg+xml;utf8,<svg a='b'>" + "x" * 5000, "data:image/svg+xml;utf8 (5 kB)"),
     ],
-    ids=["plain", "in capitals", "in lines", "in quotes", "with a name", "not base64", "in a sentence", "bare"],
+    ids=[
+        "plain",
+        "in capitals",
+        "in lines",
+        "in quotes",
+        "with a name",
+        "not base64",
+        "in a sentence",
+        "bare",
+        "no type",
+        "as text",
+    ],
 )
 def test_a_picture_in_a_text_is_named_with_its_type_and_size(value: str, shown: str) -> None:
     assert shorten_data_uris(value) == shown
@@ -51,6 +64,7 @@ def test_pictures_are_found_at_any_depth() -> None:
         5,
         None,
         "a fox " * 400,
+        "data: a fox, " * 400,
     ],
 )
 def test_anything_else_stays_as_it_is(value: object) -> None:

@@ -24,6 +24,8 @@ _DATA_URI: Final = re.compile(
     r"|,(?P<text>[^\s\"'<>]*))",
     re.IGNORECASE,
 )
+_WHOLE_URI: Final = re.compile(r"\W*data:[^\s,]{0,100}[/;][^\s,]{0,100},", re.IGNORECASE)
+_LONGEST_SHOWN: Final = 300
 _BARE_BASE64: Final = re.compile(r"\s*[A-Za-z0-9+/_-]{512}[A-Za-z0-9+/_=\s-]*")
 
 
@@ -32,6 +34,9 @@ def shorten_data_uris(value: _V) -> _V:
     shortened: object = value
     if isinstance(value, str):
         shortened = f"base64 ({_kb(_base64_bytes(value))})" if _BARE_BASE64.fullmatch(value) else _in_text(value)
+        if len(shortened) > _LONGEST_SHOWN and _WHOLE_URI.match(value):
+            # Written in a way that is not found inside a sentence; there is nothing else in it.
+            shortened = f"{value.partition(',')[0][:60].lower()} ({_kb(len(value))})"
     elif isinstance(value, Mapping):
         members = cast("Mapping[str, object]", value)
         shortened = {name: shorten_data_uris(member) for name, member in members.items()}

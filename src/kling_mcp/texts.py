@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["showable", "unencodable"]
+__all__ = ["BLANKS", "showable", "unencodable"]
+
+BLANKS: Final = (
+    "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F, 0x205F]))
+    + "\u2060\u3000\ufeff"
+)
+"""Characters around a text that nobody sees: blanks of every width, control characters, marks of no width."""
 
 _DEEPEST: Final = 100
 

@@ -27,6 +27,7 @@ READ: list[tuple[str, dict[str, Any], dict[str, object]]] = [
     # Numbers, and waits that are too long or too short
     ("get_job", {"job_id": OURS, "wait_seconds": "120"}, {"wait_seconds": 45}),
     ("get_job", {"job_id": OURS, "wait_seconds": 10**9}, {"wait_seconds": 45}),
+    ("get_job", {"job_id": OURS, "wait_seconds": "9" * 12}, {"wait_seconds": 45}),
     ("get_job", {"job_id": OURS, "wait_seconds": -3}, {"wait_seconds": 0}),
     ("get_job", {"job_id": OURS, "wait_seconds": "5.0"}, {"wait_seconds": 5}),
     ("view_video", {"job_id": OURS, "frames": "4.0"}, {"frames": 4}),
@@ -57,6 +58,9 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str | None]]] = [
     ("list_jobs", {"state": "done"}, {"state": "completed"}),
     ("list_jobs", {"state": "pending"}, {"state": "queued"}),
     ("list_jobs", {"state": "canceled"}, {"state": "cancelled"}),
+    ("list_jobs", {"state": "succeed"}, {"state": "completed"}),
+    ("list_jobs", {"state": "SUBMITTED"}, {"state": "queued"}),
+    ("list_jobs", {"state": "all"}, {"state": None}),
     (
         "list_jobs",
         {"status": "running", "limit": 500, "page": 2},

@@ -374,9 +374,9 @@ class Catalog:
         return tuple(endpoint.model for endpoint in self.endpoints if argument in endpoint.arguments)
 
     def of_kind(self, name: str) -> tuple[str, ...]:
-        """The models that have a word of *name* in theirs, such as ``4k``."""
-        words = _words(name)
-        return tuple(endpoint.model for endpoint in self.endpoints if words & set(endpoint.model.split("-")))
+        """The models that *name*, such as ``4k``, can mean: those that have each of its words that any model has."""
+        words = _words(name) & {word for model in self.models for word in model.split("-")}
+        return tuple(model for model in self.models if words and words <= set(model.split("-")))
 
     def _nearest_model(self, name: str) -> str | None:
         by_id = self.by_endpoint_id(unwrapped(name).strip("/"))
@@ -385,12 +385,13 @@ class Catalog:
         words = _words(name[:80])
         spelt = re.sub(r"[\s_/.]+", "-", unwrapped(name[:80]).lower())
 
-        def likeness(endpoint: Endpoint) -> tuple[float, float]:
+        def likeness(endpoint: Endpoint) -> float:
             own = set(endpoint.model.split("-"))
-            return len(own & words) - len(own - words) / 2, difflib.SequenceMatcher(None, spelt, endpoint.model).ratio()
+            return len(own & words) - len(own - words) / 2
 
         near = [endpoint for endpoint in self.endpoints if words & set(endpoint.model.split("-"))]
         if near:
+            # Of several that are as near, the first: a family without its tier means no dear one.
             return max(near, key=likeness).model
         return next(iter(difflib.get_close_matches(spelt, self.models, n=1)), None)
 

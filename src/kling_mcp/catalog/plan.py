@@ -317,18 +317,20 @@ def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value:
     meanings |= {argument.name: argument.name for argument in everywhere} | {known: known for known in allowed}
     meant = meanings.get(nearest(name, meanings) or "")
     kind = value if isinstance(value, str) and len(value.split()) <= _KIND_WORDS else name if truth(value) else ""
-    models = catalog.of_kind(kind) if meant != "model" else ()
+    models = catalog.of_kind(kind) if meant in {None, "model"} else ()
+    takers = [argument for argument in everywhere if argument.name == meant]
+    instead = next((f"{taker.instead} " for taker in takers if taker.instead), "")
     hint = ""
     if models:
         # Such as resolution "4K" or mode "pro": what others set by an argument is part of a model's name here.
-        hint = f"The model decides this; the nearest are {', '.join(models)}. "
+        decides = f"The model decides this; the nearest are {', '.join(models)}. "
+        hint = f"The nearest is model. {decides}" if meant else decides
         meant = "model"
     elif meant in allowed:
-        hint = f"The nearest is {meant}. "
+        hint = f"The nearest is {meant}. {instead}"
     elif meant is not None:
-        takers = ", ".join(catalog.takers(meant))
-        tools = next(" and ".join(argument.tools) for argument in everywhere if argument.name == meant)
-        hint = f"The nearest is {meant}, which {tools} takes with {takers}. "
+        tools = " or ".join(takers[0].tools)
+        hint = f"The nearest is {meant}, which {tools} takes with {', '.join(catalog.takers(meant))}. {instead}"
     return ArgumentFault(
         f"{tool} has no argument {name[:40]!r} (given as {show(value)}).",
         f"{hint}Arguments of {tool} with {endpoint.model}: {', '.join(allowed)}.",

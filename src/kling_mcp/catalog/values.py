@@ -13,6 +13,7 @@ import difflib
 import json
 import math
 import re
+import string
 import unicodedata
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final, cast
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import job_id_in, unwrapped
 from kling_mcp.shown import shorten_data_uris
-from kling_mcp.texts import showable
+from kling_mcp.texts import BLANKS, showable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,18 +51,21 @@ __all__ = [
 
 _SHOWN_CHARACTERS: Final = 60
 _HTTPS: Final = re.compile(r"https://[^\s/@?#]+(?:[/?#]\S*)?", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,300}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
 _NOTHING: Final = frozenset(
     {
-        *("", "null", "none", "nil", "undefined", "n/a", "na", "#n/a", "nan", "nat", "not given", "not specified"),
-        *("not applicable", "not provided", "not set", "unset", "nonetype", "object object", "object undefined"),
-        *("object null", "null null", "void 0", "no value"),
+        *("", "null", "none", "nil", "undefined", "n/a", "na", "nan", "nat", "not given", "not specified"),
+        *("not applicable", "not provided", "not set", "unset", "nonetype", "void 0", "no value", "nullptr", "nothing"),
+        *("object object", "dbnull"),
     }
 )
 """What programs and models write where nothing was filled in; any case, and any quotes and brackets around."""
 
 _LONGEST_NOTHING: Final = 200
-_AROUND_NOTHING: Final = "()<>[]{}.$\\/ \t\r\n\"'`\u200b\ufeff\u00a0\u201c\u201d\u2018\u2019\u00ab\u00bb"
+_REPEATED: Final = frozenset({"null", "none", "nil", "undefined", "nan"})
+_AROUND_NOTHING: Final = BLANKS + string.punctuation + "\u2013\u2014\u2026\u201c\u201d\u2018\u2019\u00ab\u00bb"
+_UNFILLED: Final = re.compile(r"\[object \w+\]|\$?\{\{?\s*[\w.-]+\s*\}?\}|<[\w-]+>|%[\w-]+%")
+"""What programs write for an object, and places of a template that nobody filled in."""
 _PLAIN_JSON: Final = re.compile(r"-?[0-9][0-9.e+-]*|true|false|null")
 # A path or an address that ends as a video's does is looked up among the jobs: jobs/pictures.py.
 _VIDEO: Final = re.compile(r"data:\s*video/.*|kling:/*jobs/[^/]+(?:/video/?)?|kj_[\w-]{22}", re.IGNORECASE | re.DOTALL)
@@ -136,19 +140,20 @@ def is_given(value: object) -> bool:
 
 def nothing(value: object) -> str:
     """How it is said that *value*, which is not given, was sent."""
-    blank = isinstance(value, str) and not value.strip()
+    blank = isinstance(value, str) and not value.strip(BLANKS)
     if value is None or blank or not any(character.isalpha() for character in show(value)):
         return "is empty"
     return f'is {show(value)}, which programs write for "nothing"'
 
 
 def _is_word_for_nothing(value: str) -> bool:
+    value = value.strip(BLANKS)
     if len(value) > _LONGEST_NOTHING:
-        return not value.strip()
-    words = (part.strip(_AROUND_NOTHING).casefold() for part in value.split(","))
-    if all(" ".join(word.split()) in _NOTHING for word in words):
+        return False
+    words = [part.strip(_AROUND_NOTHING).casefold().split() for part in value.split(",")]
+    if all(" ".join(some) in _NOTHING or _REPEATED.issuperset(some) for some in words) or _UNFILLED.fullmatch(value):
         return True
-    if value.lstrip()[:1] in {"[", "{"}:
+    if value[:1] in {"[", "{"}:
         with contextlib.suppress(ValueError, RecursionError):
             return not is_given(json.loads(value))
     return False
@@ -160,7 +165,7 @@ def _is_word_for_nothing(value: str) -> bool:
 def normal(value: str) -> str:
     """*value* without blanks around it, with one kind of line ends, composed as most programs write it."""
     lines = value.replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", lines).strip(" \t\n\f\v\u00a0\u200b\ufeff").strip()
+    return unicodedata.normalize("NFC", lines).strip(BLANKS)
 
 
 def opened(argument: Argument, value: object, path: str) -> object:
@@ -329,7 +334,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     for meant in known:
         if spelt == meant or spelt in _also_called().get(meant, []):
             return meant
-    return next(iter(difflib.get_close_matches(spelt, known, n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)), None)
 
 
 def refused(

@@ -165,7 +165,7 @@ class Intent:
         shots = self.arguments.get("shots")
         asked = cast("Sequence[object]", shots) if isinstance(shots, (list, tuple)) and shots else [self.arguments]
         prompts = [cast("Mapping[str, object]", one).get("prompt") for one in asked if isinstance(one, dict)]
-        return " / ".join(str(prompt) for prompt in prompts if prompt)
+        return " / ".join(str(prompt) for prompt in prompts if prompt not in (None, ""))
 
 
 @dataclass(frozen=True, slots=True)
