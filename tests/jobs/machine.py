@@ -292,7 +292,7 @@ class Histories(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for process in self.processes:
-            self.run(process.service.page(None, 1, None))
+            self.run(process.service.store.page(None, 1, None))
 
     @rule(
         process=st.integers(0, 1),
@@ -718,7 +718,7 @@ class Histories(RuleBasedStateMachine):
         process.bury()
         fresh = self.new_process()
         self.processes[self.processes.index(process)] = fresh
-        self.run(fresh.service.page(None, 1, None))
+        self.run(fresh.service.store.page(None, 1, None))
 
     def _let_go(self, process: Process) -> None:
         process.dead = True
@@ -744,7 +744,7 @@ class Histories(RuleBasedStateMachine):
 
     def _poll(self, process: Process) -> None:
         for job_id in sorted(process.followed):
-            job = self.run(process.service.get(job_id))
+            job = self.run(process.service.store.get(job_id))
             if job.state in {"queued", "running"}:
                 self.run(process.look(job))
 

@@ -130,9 +130,9 @@ async def started(service: JobService, place: Place, **arguments: Any) -> Starte
 
 
 async def until(service: JobService, job_id: str, is_so: Callable[[Job], bool]) -> Job:
-    job = await service.get(job_id)
+    job = await service.store.get(job_id)
     while not is_so(job):
-        job = await service.wait_for_change(job, 1)
+        job = await service.store.wait(job, 1)
     return job
 
 
@@ -150,11 +150,11 @@ async def test_a_call_becomes_a_saved_video_with_its_real_cost(place: Place) -> 
         async def listener(job: Job) -> None:
             heard.append(job.state)
 
-        service.store.listen(listener)
+        service.store.subscribe(listener)
         begun = await started(service, place, prompt="a slow pan over the harbour")
         assert begun.fresh
         job = await over(service, begun.job.job_id)
-        spend = await service.spend()
+        spend = await service.store.spend()
 
     (request,) = place.simulator.accepted
     assert (job.state, job.request_id) == ("completed", request.request_id)
@@ -226,7 +226,7 @@ async def test_a_video_that_nobody_wanted_saved_is_saved_once_somebody_does(plac
         await until(service, job_id, lambda _: "file recorded" in place.passed)
 
     async with place.server() as service:
-        service.repair_in_background(await service.get(job_id))
+        service.repair_in_background(await service.store.get(job_id))
         saved = await until(service, job_id, lambda job: job.saved_to is not None)
 
     assert saved.saved_to is not None
@@ -246,7 +246,7 @@ async def test_a_budget_and_a_missing_key_stop_a_call_before_anything_leaves(pla
         draft = await drafted(service, place)
         with pytest.raises(NoApiKey):
             await service.start(draft)
-        assert await service.page(None, 9, None) == []
+        assert await service.store.page(None, 9, None) == []
 
     assert place.simulator.requests == []
 
@@ -352,7 +352,7 @@ async def test_a_download_from_a_strange_host_is_refused_and_made_later(place: P
         assert "host" in (job.save_trouble or "")
         assert job.result is not None
     async with place.server() as service:
-        service.repair_in_background(await service.get(job.job_id))
+        service.repair_in_background(await service.store.get(job.job_id))
         repaired = await until(service, job.job_id, lambda job: job.saved_to is not None)
 
     assert repaired.save_trouble is None
@@ -376,10 +376,10 @@ async def test_a_video_is_saved_by_one_of_two_servers_and_never_again(place: Pla
     held, go = anyio.Event(), anyio.Event()
     place.simulator.faults.add("download", _Held(held, go))
     async with place.server(recovers=False) as first, place.server(recovers=False) as second:
-        first.repair_in_background(await first.get(job_id))
+        first.repair_in_background(await first.store.get(job_id))
         await held.wait()
         # While the first is at it, the second leaves it alone.
-        await Saver(second.store, second.settings, lambda: Fal(second.settings)).save(await second.get(job_id))
+        await Saver(second.store, second.settings, lambda: Fal(second.settings)).save(await second.store.get(job_id))
         go.set()
         saved = await until(first, job_id, lambda job: job.saved_to is not None)
         await Saver(second.store, second.settings, lambda: Fal(second.settings)).save(saved)
@@ -397,9 +397,9 @@ async def test_a_video_whose_place_was_not_recorded_is_found_where_it_is(place: 
     async with place.server(recovers=False) as service:
         job_id = (await started(service, place)).job.job_id
         await until(service, job_id, lambda _: "saved" in place.passed)
-        assert (await service.get(job_id)).saved_to is None
+        assert (await service.store.get(job_id)).saved_to is None
     async with place.server() as service:
-        service.repair_in_background(await service.get(job_id))
+        service.repair_in_background(await service.store.get(job_id))
         await until(service, job_id, lambda job: job.saved_to is not None)
 
     assert place.calls("download") == 1
@@ -563,11 +563,11 @@ async def test_a_job_is_cancelled_before_it_is_sent(place: Place) -> None:
         place.simulator.faults.add("token", _Held(held, go))
         service.in_background(_start, service, await drafted(service, place))
         await held.wait()
-        (job,) = await service.page("preparing", 9, None)
+        (job,) = await service.store.page("preparing", 9, None)
         cancelled, said = await service.cancel(job.job_id)
         go.set()
         await until(service, job.job_id, lambda _: not service.workers.submitter.under_way(job.job_id))
-        job = await service.get(job.job_id)
+        job = await service.store.get(job.job_id)
 
     assert cancelled.state == job.state == "not_submitted"
     assert "before anything was sent" in said
@@ -583,7 +583,7 @@ async def test_a_wish_to_cancel_that_comes_too_early_is_passed_on(place: Place) 
         place.simulator.faults.add("submit", _Held(held, go))
         service.in_background(_start, service, await drafted(service, place, take=2))
         await held.wait()
-        (job,) = await service.page("submitting", 9, None)
+        (job,) = await service.store.page("submitting", 9, None)
         _, said = await service.cancel(job.job_id)
         go.set()
         cancelled = await over(service, job.job_id)
@@ -624,7 +624,7 @@ async def test_what_fal_dropped_unstarted_is_made_by_the_same_call(place: Place)
         place.simulator.faults.clear()
         second = await started(service, place)
         done = await over(service, second.job.job_id)
-        spend = await service.spend()
+        spend = await service.store.spend()
 
     assert (first.state, first.cost_microusd) == ("failed", 0)
     assert second.fresh
@@ -635,7 +635,7 @@ async def test_what_fal_dropped_unstarted_is_made_by_the_same_call(place: Place)
 async def test_a_job_is_found_by_the_id_that_fal_has_for_it(place: Place) -> None:
     async with place.server() as service:
         job = await over(service, (await started(service, place)).job.job_id)
-        found = await service.get(place.simulator.accepted[0].request_id)
+        found = await service.store.get(place.simulator.accepted[0].request_id)
         _, said = await service.cancel(found.request_id or "")
 
     assert found == job
@@ -699,7 +699,7 @@ async def test_what_a_dead_process_has_left_is_brought_to_its_end(place: Place) 
         finished = await over(service, queued.job_id)
         unsent = await over(service, "kj_preparing")
         lost = await until(service, "kj_submitting", lambda job: job.state == "unknown")
-        kept = await service.get("kj_unknown")
+        kept = await service.store.get("kj_unknown")
 
     assert finished.state == "completed"
     assert finished.saved_to is not None
@@ -836,7 +836,7 @@ async def test_the_user_settles_an_unknown_job_as_not_charged(place: Place) -> N
 async def test_the_user_settles_an_unknown_job_as_charged(place: Place) -> None:
     async with place.server(recovers=False) as service:
         job = await service.resolve(await _unknown(place, service, DropAfterAccept()), charged=True, request_id=None)
-        spend = await service.spend()
+        spend = await service.store.spend()
 
     assert (job.state, job.cost_microusd) == ("failed", 420_000)
     assert job.fault is not None
@@ -875,7 +875,7 @@ async def test_a_listener_that_fails_or_never_ends_holds_up_no_job(place: Place)
         async def fails(_: Job) -> None:
             raise RuntimeError("the client is gone")
 
-        service.store.listen(fails)
+        service.store.subscribe(fails)
         job = await over(service, (await started(service, place)).job.job_id)
 
     assert job.state == "completed"
@@ -889,7 +889,7 @@ async def test_a_server_that_closes_while_a_picture_goes_up_sends_nothing(place:
         await held.wait()
         await service.close()
         go.set()
-        (job,) = await service.page(None, 9, None)
+        (job,) = await service.store.page(None, 9, None)
         job = await until(service, job.job_id, lambda job: job.state != "preparing")
 
     assert job.state == "not_submitted"
@@ -905,7 +905,7 @@ async def test_a_server_that_closes_waits_for_the_answer_that_is_on_its_way(plac
         service.in_background(_start, service, await drafted(service, place))
         await held.wait()
         go.set()
-        (job,) = await service.page(None, 9, None)
+        (job,) = await service.store.page(None, 9, None)
 
     ledger = place.ledger()
     assert ledger.get(job.job_id).request_id == place.simulator.accepted[0].request_id
@@ -935,7 +935,7 @@ async def test_a_studio_that_is_not_open_starts_nothing(place: Place) -> None:
 
 async def test_what_is_not_there_is_named(place: Place) -> None:
     async with place.server() as service:
-        for ask in (service.get("kj_9"), service.cancel("kj_9"), service.last_frame("kj_9")):
+        for ask in (service.store.get("kj_9"), service.cancel("kj_9"), service.last_frame("kj_9")):
             with pytest.raises(UnknownJob):
                 await ask
         (await service.store.run(lambda ledger: ledger.reserve(intent("kj_1"), WIDE, "gone", place.now_ms())))

@@ -242,5 +242,5 @@ async def made(simulator: Simulator, folder: Path, poll_seconds: float) -> Job:
             async with service.open():
                 job = (await service.start(await service.prepare(wanted, price, arguments))).job
                 while not service.is_settled(job):
-                    job = await service.wait_for_change(job, 1)
+                    job = await service.store.wait(job, 1)
                 return job

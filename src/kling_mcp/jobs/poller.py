@@ -144,7 +144,7 @@ class Poller:
         except LedgerUnavailable as unavailable:
             log.warning("trouble with a job was not noted", extra={"job_id": job.job_id, "why": unavailable.what})
         else:
-            await self._store.tell(job)
+            await self._store.notify(job)
         return job
 
     async def cancel(self, job: Job) -> tuple[Job, CancelOutcome]:

@@ -87,7 +87,7 @@ class Saver:
         now_ms = self._store.runtime.now_ms()
         job = await self._store.run(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms, again=again))
         self._store.runtime.checkpoint("file recorded")
-        await self._store.tell(job)
+        await self._store.notify(job)
         return job
 
 

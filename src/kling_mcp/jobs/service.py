@@ -28,7 +28,7 @@ from kling_mcp.money import micro_dollars
 from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.draft import Draft
-    from kling_mcp.jobs.job import State
-    from kling_mcp.jobs.ledger import DaySpend, Ledger
+    from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.workers import Workers
     from kling_mcp.settings import Settings
 
@@ -101,6 +100,7 @@ class JobService:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
+                tasks.start_soon(self.store.watch)
                 try:
                     yield self
                 finally:
@@ -193,7 +193,7 @@ class JobService:
             log.error("a job could not be reserved", exc_info=submission.error, extra={"reference": reference})
             raise Internal(reference) from submission.error
         try:
-            return Started(await self.get(submission.job_id or ""), submission.fresh)
+            return Started(await self.store.get(submission.job_id or ""), submission.fresh)
         except LedgerUnavailable as error:
             raise LedgerUnavailable(
                 error.what,
@@ -203,33 +203,6 @@ class JobService:
             ) from error
 
     # ---- looking
-
-    async def get(self, job_id: str) -> Job:
-        """
-        One job, by its own id or by fal's for its request.
-
-        Raises:
-            UnknownJob: No such job.
-        """
-        try:
-            return await self.store.run(lambda ledger: ledger.get(job_id))
-        except UnknownJob:
-            found = await self.store.run(lambda ledger: ledger.of_request(job_id))
-            if found is None:
-                raise
-            return found
-
-    async def page(self, state: State | None, limit: int, before_seq: int | None) -> Sequence[Job]:
-        """Jobs, newest first."""
-        return await self.store.run(lambda ledger: ledger.page(state=state, limit=limit, before_seq=before_seq))
-
-    async def spend(self) -> Sequence[DaySpend]:
-        """Money by UTC day, newest first."""
-        return await self.store.run(lambda ledger: ledger.spend(self.runtime.now_ms()))
-
-    async def wait_for_change(self, job: Job, seconds: float) -> Job:
-        """The job as soon as it differs from *job*, or as it is after *seconds*."""
-        return await self.store.wait_for_change(job, seconds)
 
     def is_settled(self, job: Job) -> bool:
         """Whether nothing more will happen to *job* by itself soon."""
@@ -250,7 +223,7 @@ class JobService:
             UnknownJob: No such job, or none with a saved video.
             NotAvailable: The part that decodes videos is not installed.
         """
-        path = (await self.get(job_id)).saved_to
+        path = (await self.store.get(job_id)).saved_to
         if path is None:
             raise UnknownJob(job_id)
         from kling_mcp.media.frames import last_frame
@@ -267,7 +240,7 @@ class JobService:
             UnknownJob: No such job.
             FalUnreachable: fal.ai could not be asked.
         """
-        job = await self.get(job_id)
+        job = await self.store.get(job_id)
         job_id = job.job_id
         if job.state == "preparing":
             found = await self.store.apply(job_id, Withdrawn(faults.CANCELLED_BEFORE))
@@ -303,9 +276,9 @@ class JobService:
             UnknownJob: No such job.
             FalUnreachable: fal.ai could not be asked.
         """
-        job = await self.get(job_id)
+        job = await self.store.get(job_id)
         if job.state == "submitting":
-            job = await self.wait_for_change(job, _KNOWN_WITHIN_SECONDS)
+            job = await self.store.wait(job, _KNOWN_WITHIN_SECONDS)
         if job.state == "queued" and not await self.workers.poller.is_waiting(job):
             return job
         return (await self.cancel(job.job_id))[0] if job.state in {"preparing", "queued"} else job
@@ -318,7 +291,7 @@ class JobService:
             UnknownJob: No such job.
             InvalidArguments: The job is not unknown, or fal has no such request.
         """
-        job = await self.get(job_id)
+        job = await self.store.get(job_id)
         job_id = job.job_id
         if job.state != "unknown":
             raise InvalidArguments(
@@ -359,11 +332,11 @@ class JobService:
     # ---- parts
 
     async def _saved_video(self, job_id: str) -> str | None:
-        return (await self.get(job_id)).saved_to
+        return (await self.store.get(job_id)).saved_to
 
     async def _job_of(self, place: str) -> str | None:
         """The job whose video is at the path or address *place*, among the newest."""
-        jobs = await self.page("completed", _JOBS_LOOKED_THROUGH, None)
+        jobs = await self.store.page("completed", _JOBS_LOOKED_THROUGH, None)
         return next((job.job_id for job in jobs if place == job.saved_to or f"'{place}'" in repr(job.result)), None)
 
     def _group(self) -> TaskGroup:

@@ -1,5 +1,5 @@
 """
-Where the ledger lies open: one thread writes, everybody is told what changed.
+Job store: the ledger behind one worker thread, and the one watcher of what changes in it.
 
 The ledger is opened on first use, not at start, so that a server answers
 before any disk work. Every change goes through `JobStore.apply`, which is what
@@ -15,25 +15,28 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 import anyio
 import anyio.to_thread
 
-from kling_mcp.errors import LedgerUnavailable
+from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from kling_mcp.jobs.job import Accepted, Event, Job
+    from kling_mcp.jobs.job import Accepted, Event, Job, State
     from kling_mcp.jobs.journal import AcceptanceJournal
-    from kling_mcp.jobs.ledger import ApplyResult, Ledger
+    from kling_mcp.jobs.ledger import ApplyResult, DaySpend, Ledger
     from kling_mcp.jobs.process_lock import ProcessRegistry
     from kling_mcp.runtime import Runtime
 
-__all__ = ["JobStore"]
+__all__ = ["JOBS_FOLLOWED", "JobStore"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY_SECONDS: Final = 1.0
+JOBS_FOLLOWED: Final = 50
+"""How many of the newest jobs listeners hear of when another process changes them."""
 _LISTENER_SECONDS: Final = 1.0
 """How long a listener may take: what happens to money does not wait for a client that does not read."""
 
@@ -63,8 +66,15 @@ class JobStore:
         self._ledger: Ledger | None = None
         self._owner: ProcessRegistry | None = None
         self._journal: AcceptanceJournal | None = None
-        self._news: dict[str, anyio.Event] = {}
+        self._changed: dict[str, anyio.Event] = {}
+        """What wakes those who wait for a job."""
         self._listeners: list[Callable[[Job], Awaitable[None]]] = []
+        self._told: dict[str, Job] = {}
+        """How each job was when listeners heard of it last, while other processes are followed."""
+        self._follows_others = False
+        self._watchers = 0
+        self._wanted = anyio.Event()
+        self._counter: int | None = None
 
     async def run(self, question: Callable[[Ledger], T]) -> T:
         """
@@ -99,7 +109,7 @@ class JobStore:
         """Move a job by *event* and tell everybody who waits for it."""
         found = await self.run(lambda ledger: ledger.apply(job_id, event, self.runtime.now_ms()))
         if found.changed:
-            await self.tell(found.job)
+            await self.notify(found.job)
         return found
 
     async def keep_accepted(self, job_id: str, accepted: Accepted) -> Job | None:
@@ -125,38 +135,119 @@ class JobStore:
             log.critical("PAID-UNRECORDED", extra={"job_id": job_id, "request_id": accepted.request_id})
         return None
 
-    async def tell(self, job: Job) -> None:
-        """Wake everybody who waits for news of *job*; no listener can stop or hold up what is done for the job."""
-        event = self._news.pop(job.job_id, None)
-        if event is not None:
-            event.set()
+    # ---- reading
+
+    async def get(self, job_id: str) -> Job:
+        """
+        One job, by its own id or by fal's for its request.
+
+        Raises:
+            UnknownJob: No such job.
+        """
+        try:
+            return await self.run(lambda ledger: ledger.get(job_id))
+        except UnknownJob:
+            found = await self.run(lambda ledger: ledger.of_request(job_id))
+            if found is None:
+                raise
+            return found
+
+    async def page(self, state: State | None, limit: int, before_seq: int | None = None) -> Sequence[Job]:
+        """Jobs, newest first."""
+        return await self.run(lambda ledger: ledger.page(state=state, limit=limit, before_seq=before_seq))
+
+    async def spend(self) -> Sequence[DaySpend]:
+        """Money by UTC day, newest first."""
+        return await self.run(lambda ledger: ledger.spend(self.runtime.now_ms()))
+
+    # ---- changes
+
+    async def wait(self, job: Job, seconds: float) -> Job:
+        """The job as soon as it differs from *job*, whichever process changes it, or as it is after *seconds*."""
+        self._watch_begins()
+        try:
+            with anyio.move_on_after(seconds):
+                while True:
+                    changed = self._changed.setdefault(job.job_id, anyio.Event())
+                    latest = await self.run(lambda ledger: ledger.get(job.job_id))
+                    if latest != job:
+                        return latest
+                    await changed.wait()
+        finally:
+            self._watch_ends()
+        return await self.run(lambda ledger: ledger.get(job.job_id))
+
+    def subscribe(self, listener: Callable[[Job], Awaitable[None]]) -> None:
+        """Call *listener* with every job that changes in this process, and in others while they are followed."""
+        self._listeners.append(listener)
+
+    def follow_others(self, newest: Sequence[Job]) -> None:
+        """
+        Tell listeners of what other processes change too, from now on.
+
+        Args:
+            newest: Jobs as they are known already, which is not told.
+        """
+        self._told.update((job.job_id, job) for job in newest)
+        if not self._follows_others:
+            self._follows_others = True
+            self._watch_begins()
+
+    def unfollow_others(self) -> None:
+        """Tell listeners only of what this process changes."""
+        if self._follows_others:
+            self._follows_others = False
+            self._told.clear()
+            self._watch_ends()
+
+    async def notify(self, job: Job) -> None:
+        """Wake everybody who waits for *job*; no listener can stop or hold up what is done for the job."""
+        self._wake(job.job_id)
+        if self._told.get(job.job_id) == job:
+            return
+        if self._follows_others:
+            self._told[job.job_id] = job
         for listener in self._listeners:
             try:
                 with anyio.move_on_after(_LISTENER_SECONDS):
                     await listener(job)
             except Exception:
-                log.exception("news of a job could not be told", extra={"job_id": job.job_id})
+                log.exception("a change of a job could not be told", extra={"job_id": job.job_id})
 
-    def listen(self, listener: Callable[[Job], Awaitable[None]]) -> None:
-        """Call *listener* with every job that changes in this process."""
-        self._listeners.append(listener)
+    async def watch(self) -> None:
+        """Find out what other processes change, while somebody wants to know; runs as long as the service."""
+        while True:
+            await self._wanted.wait()
+            await self.runtime.sleep(_LOOK_EVERY_SECONDS)
+            try:
+                await self._look()
+            except KlingError as trouble:
+                log.debug("the ledger could not be watched", extra={"why": trouble.what})
+                self._wake(*self._changed)
 
-    async def wait_for_change(self, job: Job, seconds: float) -> Job:
-        """
-        The job as soon as it differs from *job*, or as it is after *seconds*.
+    async def _look(self) -> None:
+        counter = await self.run(lambda ledger: ledger.change_counter())
+        if counter == self._counter:
+            return
+        newest = await self.page(None, JOBS_FOLLOWED) if self._follows_others else ()
+        self._counter = counter
+        self._wake(*self._changed)
+        for job in reversed(newest):
+            await self.notify(job)
 
-        Another process may be the one that moves it, so the file is looked at
-        every second too.
-        """
-        with anyio.move_on_after(seconds):
-            while True:
-                event = self._news.setdefault(job.job_id, anyio.Event())
-                latest = await self.run(lambda ledger: ledger.get(job.job_id))
-                if latest != job:
-                    return latest
-                with anyio.move_on_after(1):
-                    await event.wait()
-        return await self.run(lambda ledger: ledger.get(job.job_id))
+    def _wake(self, *job_ids: str) -> None:
+        for job_id in job_ids:
+            if (changed := self._changed.pop(job_id, None)) is not None:
+                changed.set()
+
+    def _watch_begins(self) -> None:
+        self._watchers += 1
+        self._wanted.set()
+
+    def _watch_ends(self) -> None:
+        self._watchers -= 1
+        if not self._watchers:
+            self._wanted = anyio.Event()
 
     def close(self) -> None:
         """Let go of the ledger, the lock and the journal."""

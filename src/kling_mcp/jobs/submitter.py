@@ -122,7 +122,7 @@ class Submitter:
         if not reservation.fresh:
             return
         self._store.runtime.checkpoint("reserved")
-        await self._store.tell(job)
+        await self._store.notify(job)
         try:
             body = await self._body(submission.draft)
         except KlingError as error:

@@ -104,13 +104,13 @@ class App:
         """What is held and spent today; None if the ledger cannot say."""
         try:
             # A price is worth more at once than with the rest of the budget.
-            return (await budget.within(self.service.spend, extra_seconds=-3))[0]
+            return (await budget.within(self.service.store.spend, extra_seconds=-3))[0]
         except KlingError:
             return None
 
     async def spend_today(self, budget: CallBudget) -> results.Json:
         """What is spent, held and left of today's budget."""
-        today = (await budget.within(self.service.spend))[0]
+        today = (await budget.within(self.service.store.spend))[0]
         return results.spend_today(today, self.service.settings.daily_budget_usd)
 
     async def cancel(self, job_id: str, budget: CallBudget) -> tuple[Job, str]:
@@ -126,7 +126,7 @@ class App:
         except LedgerUnavailable as trouble:
             if trouble is not silent:
                 raise
-        job = await budget.within(lambda: self.service.get(job_id))
+        job = await budget.within(lambda: self.service.store.get(job_id))
         return job, "fal.ai has not answered yet whether it drops the job: it may still run and be billed."
 
     def repair_in_background(self, job: Job) -> None:
@@ -187,8 +187,7 @@ def build(
             service = JobService(mine, lambda: (open_fal or _fal)(mine), open_ledger, runtime)
             await stack.enter_async_context(service.open())
             app = App(catalog(), service, notifier, tools, task_source)
-            service.store.listen(notifier.job_changed)
-            service.in_background(notifier.watch, service)
+            service.store.subscribe(notifier.job_changed)
             service.in_background(_warm, app)
             server.app = app
             yield app

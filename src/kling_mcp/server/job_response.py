@@ -80,7 +80,7 @@ async def _news(app: App, current: Job) -> Job:
     late = LedgerUnavailable("", "")
     try:
         return await app.call_budget().within(
-            lambda: app.service.wait_for_change(current, _PROGRESS_EVERY_SECONDS), late, extra_seconds=2
+            lambda: app.service.store.wait(current, _PROGRESS_EVERY_SECONDS), late, extra_seconds=2
         )
     except LedgerUnavailable as trouble:
         if trouble is not late:

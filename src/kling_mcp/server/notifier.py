@@ -9,15 +9,14 @@ share the ledger, so while somebody listens the ledger is watched as well.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
 import mcp_types as t
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import KlingError
+from kling_mcp.jobs.store import JOBS_FOLLOWED
 from kling_mcp.server.results import job_uri, last_frame_uri
 
 if TYPE_CHECKING:
@@ -28,15 +27,11 @@ if TYPE_CHECKING:
     from mcp.server.subscriptions import ServerEvent
 
     from kling_mcp.jobs.job import Job
-    from kling_mcp.jobs.service import JobService
+    from kling_mcp.jobs.store import JobStore
     from kling_mcp.server.app import App
 
 __all__ = ["ChangeNotifier"]
 
-log = logging.getLogger(__name__)
-
-_LOOK_EVERY_SECONDS: Final = 1.0
-_WATCHED_JOBS: Final = 50
 _MOST_SUBSCRIPTIONS: Final = 1_000
 
 
@@ -50,10 +45,8 @@ class ChangeNotifier:
         # Of the older era: connections by the identity of what they said at first, and what each subscribed to.
         self._connections: dict[int, ServerSession] = {}
         self._subscribed: dict[str, set[int]] = {}
-        self._wanted = anyio.Event()
-        self._known: dict[str, Job] = {}
         self._newest_seq: int | None = None
-        self._counter: int | None = None
+        self._store: JobStore | None = None
 
     # ---- who listens
 
@@ -106,10 +99,6 @@ class ChangeNotifier:
 
     async def job_changed(self, job: Job) -> None:
         """Tell everybody who wants to know that *job* is not what it was."""
-        before = self._known.get(job.job_id)
-        if before == job:
-            return
-        self._known[job.job_id] = job
         # The list has titles and no states: hosts fetch it whole at each notice, so only a job that is added is one.
         if self._newest_seq is not None and job.seq > self._newest_seq:
             self._newest_seq = job.seq
@@ -126,41 +115,18 @@ class ChangeNotifier:
 
     # ---- other processes
 
-    async def watch(self, service: JobService) -> None:
-        """Find out about jobs that other processes move, for as long as somebody wants to know."""
-        while True:
-            await self._wanted.wait()
-            await service.runtime.sleep(_LOOK_EVERY_SECONDS)
-            try:
-                for job in await self._moved(service):
-                    await self.job_changed(job)
-            except KlingError as trouble:
-                log.debug("the ledger could not be watched", extra={"why": trouble.what})
-
     async def _attend(self, app: App) -> None:
-        """Note how the jobs stand before the first listener is told that it is heard."""
-        if self._wanted.is_set():
+        """Note how the jobs are before the first listener is told that it is heard."""
+        if self._listening or self._subscribed:
             return
+        self._store = app.service.store
         try:
-            jobs = await app.call_budget().within(lambda: self._moved(app.service))
+            jobs = await app.call_budget().within(lambda: app.service.store.page(None, JOBS_FOLLOWED))
         except KlingError:
             jobs = ()
-        for job in jobs:
-            self._known[job.job_id] = job
-        self.listed(jobs[::-1])
-        self._wanted.set()
+        self.listed(jobs)
+        self._store.follow_others(jobs)
 
     def _rest(self) -> None:
-        if not self._listening and not self._subscribed and self._wanted.is_set():
-            self._wanted = anyio.Event()
-            self._counter = None
-            self._known.clear()
-
-    async def _moved(self, service: JobService) -> Sequence[Job]:
-        """The newest jobs, oldest first, if any process has changed the ledger since the last look."""
-        counter = await service.store.run(lambda ledger: ledger.change_counter())
-        if counter == self._counter:
-            return ()
-        jobs = [*reversed(await service.page(None, _WATCHED_JOBS, None))]
-        self._counter = counter
-        return jobs
+        if not self._listening and not self._subscribed and self._store is not None:
+            self._store.unfollow_others()

@@ -111,10 +111,10 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         case "kling://pricing":
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
-            jobs = await app.call_budget().within(lambda: app.service.page(None, _PAGE + 1, None))
+            jobs = await app.call_budget().within(lambda: app.service.store.page(None, _PAGE + 1, None))
             return _json(uri, results.jobs_view(jobs, _PAGE, await app.spend_today(app.call_budget())), _SHORT_MS)
         case "kling://spend":
-            days = await app.call_budget().within(app.service.spend)
+            days = await app.call_budget().within(app.service.store.spend)
             settings = app.service.settings
             return _json(uri, results.spend_view(days, settings.max_job_usd, settings.daily_budget_usd), _SHORT_MS)
         case job_page.URI:
@@ -125,7 +125,7 @@ async def _read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadRes
         return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
     if match := _JOB.fullmatch(uri):
         job_id = match[1]
-        job = await app.call_budget().within(lambda: app.service.get(job_id))
+        job = await app.call_budget().within(lambda: app.service.store.get(job_id))
         ended = job.state in ENDED and app.service.is_settled(job)
         data = results.job_view(job, app.now_ms()) | results.arguments_of(job)
         return _json(uri, data, _LONG_MS if ended else _SHORT_MS)
@@ -171,7 +171,7 @@ def before(cursor: str) -> int | None:
 async def _newest(app: App, limit: int) -> Sequence[Job]:
     """Jobs for a list: without a ledger there are none to show, and the rest is still worth showing."""
     try:
-        return await app.call_budget().within(lambda: app.service.page(None, limit, None))
+        return await app.call_budget().within(lambda: app.service.store.page(None, limit, None))
     except LedgerUnavailable as trouble:
         log.warning("jobs could not be listed", extra={"why": trouble.what})
         return ()

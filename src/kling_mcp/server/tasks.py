@@ -173,7 +173,7 @@ class JobTasks:
 
     async def look(self, task_id: str) -> Task:
         """How the job stands."""
-        return self.of(await self._app.call_budget().within(lambda: self._app.service.get(task_id)))
+        return self.of(await self._app.call_budget().within(lambda: self._app.service.store.get(task_id)))
 
     async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
         """Leave them: a job asks nothing once it is a task."""

@@ -179,7 +179,7 @@ async def _list_models(call: Call) -> Answer:
 
 async def _get_job(call: Call) -> Answer:
     arguments = read(call.arguments, TOOLS["get_job"].schema(call.app.catalog))
-    job = await call.budget.within(lambda: call.app.service.get(str(arguments["job_id"])))
+    job = await call.budget.within(lambda: call.app.service.store.get(str(arguments["job_id"])))
     call.app.repair_in_background(job)
     return await job_response.job(call, job, cast("int", arguments.get("wait_seconds", 0)), as_task=False)
 
@@ -207,7 +207,7 @@ async def _list_jobs(call: Call) -> Answer:
 async def _page(app: App, state: object, limit: int, before_seq: int | None) -> Sequence[Job]:
     """Jobs, newest first; the open ones are few, and the ledger has them all at hand."""
     if state != _OPEN:
-        return await app.service.page(cast("Any", state), limit, before_seq)
+        return await app.service.store.page(cast("Any", state), limit, before_seq)
     unfinished = await app.service.store.run(lambda ledger: ledger.unfinished())
     jobs = sorted((job for job in unfinished if job.open), key=lambda job: -job.seq)
     return [job for job in jobs if before_seq is None or job.seq < before_seq][:limit]

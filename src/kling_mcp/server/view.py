@@ -65,7 +65,7 @@ async def view(call: Call) -> t.CallToolResult:
 
     app, given = call.app, read(call.arguments, schema())
     frames = cast("int", given.get("frames", _FRAMES))
-    job = await call.budget.within(lambda: app.service.get(str(given["job_id"])))
+    job = await call.budget.within(lambda: app.service.store.get(str(given["job_id"])))
     saved_to = job.saved_to or _refuse(app, job)
     shots = storyboard(app.catalog, job).shots
     labels = [(float(shot.start_seconds), f"shot {shot.number}") for shot in shots]

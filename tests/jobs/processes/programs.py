@@ -250,8 +250,8 @@ async def answer(service: JobService, arguments: Mapping[str, object]) -> str:
 
 async def all_at_rest(service: JobService) -> None:
     """Wait until nothing more will happen to any job by itself soon."""
-    while moving := [job for job in await service.page(None, 10_000, None) if not service.is_settled(job)]:
-        await service.wait_for_change(moving[0], 1.0)
+    while moving := [job for job in await service.store.page(None, 10_000, None) if not service.is_settled(job)]:
+        await service.store.wait(moving[0], 1.0)
 
 
 class _Rounds:

@@ -80,7 +80,7 @@ async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unse
             )
             await first.reached()
             async with panel.open():
-                [job] = await panel.page(None, 10, None)
+                [job] = await panel.store.page(None, 10, None)
                 cancelled, said = await panel.cancel(job.job_id)
             wire.open()
             assert await sender.gone() == 0

@@ -77,7 +77,7 @@ async def test_a_submit_fault_costs_at_most_one_request(name: str, ram: Path) ->
 
                 assert len(fal.accepted) - before[0] <= 1
                 # A call that fal has certainly not taken may be made again; no other is.
-                certain = (await service.get(answers[0])).state == "not_submitted"
+                certain = (await service.store.get(answers[0])).state == "not_submitted"
                 assert certain == (name == "429")
                 assert (answers[0] != answers[1]) == certain
                 # On a busy machine a client that waits so shortly may have gone before it was heard.
