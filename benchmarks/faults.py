@@ -1,7 +1,7 @@
 """
 One answer lost after fal has taken the request: how many paid requests come of one wish.
 
-The connection is reset once fal has the request. Whoever sends again pays again.
+The connection is reset once fal has the request. A client that sends again pays again.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _intent(number: int) -> Intent:
         arguments=arguments(number),
         estimate_microusd=560_000,
         ceiling_microusd=560_000,
-        basis="5 s × $0.112/s (audio on)",  # noqa: RUF001 - as the catalogue words it
+        basis="5 s × $0.112/s (audio on)",  # noqa: RUF001 - as the catalog words it
         video_seconds=5,
         expected_seconds=94,
         warnings=(),

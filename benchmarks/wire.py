@@ -135,7 +135,7 @@ class Server:
         raise TimeoutError
 
     def _line(self, until: float) -> bytes | None:
-        """The next line, or None when there is none until then."""
+        """The next line, or None when the deadline passes first."""
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self._output], [], [], max(0.0, until - time.monotonic()))
             if not ready:

@@ -37,7 +37,7 @@ def showable(value: Any) -> Any:
 
 def unencodable(value: Any, path: str = "", depth: int = 0) -> str | None:
     """
-    The path of the first text in *value* that cannot be encoded, such as ``shots[1].prompt``; None if there is none.
+    The path of the first text in *value* that cannot be encoded, such as ``shots[1].prompt``; None if all of them can.
 
     Raises:
         RecursionError: *value* is nested deeper than anything that is meant to be read.

@@ -71,7 +71,7 @@ STATUSES: dict[str, tuple[int, object, QueueStatus | Completed]] = {
         {"status": "IN_PROGRESS", "logs": {"message": "alone"}},
         QueueStatus(True, None, "alone"),
     ),
-    "running with a log that is none": (202, {"status": "IN_PROGRESS", "logs": {}}, QueueStatus(True, None)),
+    "running with a log of the wrong type": (202, {"status": "IN_PROGRESS", "logs": {}}, QueueStatus(True, None)),
     "ended": (
         200,
         {"status": "COMPLETED", "logs": [], "metrics": {"inference_time": 93.5}},
@@ -109,7 +109,7 @@ PACKED = {
     "gzip": (gzip.compress, {"Content-Encoding": "gzip"}),
     "x-gzip": (gzip.compress, {"Content-Encoding": "X-GZip"}),
     "gzip that is not named": (gzip.compress, {}),
-    "gzip that is none": (bytes, {"Content-Encoding": "gzip"}),
+    "gzip that is not gzip": (bytes, {"Content-Encoding": "gzip"}),
     "gzip twice": (lambda body: gzip.compress(gzip.compress(body)), {"Content-Encoding": "gzip, gzip"}),
     "deflate": (zlib.compress, {"Content-Encoding": "deflate"}),
     "deflate without a head": (lambda body: zlib.compress(body)[2:-4], {"Content-Encoding": "deflate"}),
@@ -180,7 +180,7 @@ SHAPES = {
     "with a newline": {"video": {"url": f" {ADDRESS}\r\n"}},
     "with a newline inside": {"video": {"url": f"{ADDRESS[:20]}\n{ADDRESS[20:]}"}},
     "in quotes": {"video": {"url": f'"{ADDRESS}"'}},
-    "after one that is none": {"video": [None, {"url": None}, {"url": 7}, {"url": ""}, {"url": ADDRESS}]},
+    "after entries without an address": {"video": [None, {"url": None}, {"url": 7}, {"url": ""}, {"url": ADDRESS}]},
     "beside an error of something else": {"video": {"url": ADDRESS}, "error": "the thumbnail failed"},
 }
 

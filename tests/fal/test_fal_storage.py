@@ -138,7 +138,7 @@ BAD_TOKENS: dict[str, dict[str, object]] = {
     "plain http": {"base_url": "http://v3.fal.media"},
     "a token with a line break": {"token": "a\r\nX: 1"},
     "no token": {"token": ""},
-    "a kind that is none": {"token_type": "Bearer x"},
+    "a kind with a space in it": {"token_type": "Bearer x"},
 }
 
 

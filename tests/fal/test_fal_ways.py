@@ -133,7 +133,7 @@ SETTINGS = {
     "a folder of certificates": ("SSL_CERT_FILE", "{folder}", "the certificates that SSL_CERT_FILE names"),
     "an unknown kind of proxy": ("ALL_PROXY", "socks4://127.0.0.1:1", "ALL_PROXY names no proxy"),
     "a proxy that is no address": ("HTTPS_PROXY", "http://[::1", "HTTPS_PROXY names no proxy"),
-    "a port that is none": ("https_proxy", "http://proxy:port", "https_proxy names no proxy"),
+    "a port that is not a number": ("https_proxy", "http://proxy:port", "https_proxy names no proxy"),
 }
 
 

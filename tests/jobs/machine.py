@@ -482,7 +482,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9))
     def fal_drops(self, which: int) -> None:
-        """What has not started in time is taken out of the line; whoever polls next learns it."""
+        """What has not started in time is taken out of the line; the next poll shows it."""
         waiting = [request for request in self.fal.unfinished() if request.started_ms is None]
         if waiting:
             self.fal.finish(waiting[which % len(waiting)], "dropped")

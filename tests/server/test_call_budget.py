@@ -131,7 +131,7 @@ async def test_a_task_is_answered_in_time_too(tmp_path: Path) -> None:
 
 async def test_a_person_s_time_is_not_the_call_s() -> None:
     """
-    Whoever thinks about a price for minutes still gets the job started.
+    A user who thinks about a price for minutes still gets the job started.
     """
     async with anyio.create_task_group() as tasks:
         budget = CallBudget(lambda work: tasks.start_soon(work))

@@ -159,7 +159,7 @@ def test_a_bad_text_in_arguments_is_left_to_the_tool(text: bytes) -> None:
 )
 def test_an_answer_that_cannot_be_read_is_not_answered_and_ends_our_waiting(line: str) -> None:
     """
-    The same id may be a request of the client's own; whoever asked for a form is told that nothing came.
+    The same id may be a request of the client's own; the code that asked for a form is told that nothing came.
     """
     frame = read_frame(line.encode())
     assert [fault.line() for fault in frame.faults] == [None]

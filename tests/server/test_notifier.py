@@ -1,4 +1,4 @@
-"""Changes of jobs, told in the way of each protocol era, whoever made them."""
+"""Changes of jobs reach clients of each protocol era, whichever process made them."""
 
 from __future__ import annotations
 

@@ -350,7 +350,7 @@ OUTAGE_SECONDS = 600
 @pytest.mark.parametrize("end", ["end of file", "SIGTERM"])
 async def test_a_host_that_never_reads_the_log_loses_nothing_through_an_outage(end: str, tmp_path: Path) -> None:
     """
-    Standard error is full from the start: whoever writes to it waits for ever. fal is away for ten minutes of the
+    Standard error is full from the start: every write to it blocks for ever. fal is away for ten minutes of the
     server's clock, in which calls are answered; then all videos are saved, and the server leaves when it is told to.
     """
     import fcntl

@@ -173,7 +173,7 @@ async def test_a_video_that_is_not_there_is_refused_with_what_would_help(tmp_pat
             assert refused(result)["next_step"] == f"get_job with job_id {job_id} and wait_seconds 45 waits."
             assert "Nothing was charged" not in said(result)
 
-        for folder, words in (("none", "KLING_MCP_OUTPUT_DIR is none"), (str(file), "could not be saved")):
+        for folder, words in (("none", "KLING_MCP_OUTPUT_DIR is set to none"), (str(file), "could not be saved")):
             place_of = tmp_path / str(len(folder))
             async with (
                 house(place_of, KLING_MCP_OUTPUT_DIR=folder) as place,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
 BODY = {"image_url": "https://example.com/boat.png", "prompt": "The boat drifts.", "duration": "5"}
 WORK_SECONDS = 94.0
-"""How long the catalogue says that five seconds of this endpoint take."""
+"""How long the catalog says that five seconds of this endpoint take."""
 
 
 @dataclass(slots=True)

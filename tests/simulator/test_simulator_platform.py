@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 UNKNOWN = "fal-ai/kling-video/v3/pro/elements"
 
 
-async def test_every_model_of_the_catalogue_is_listed_and_can_be_paged() -> None:
+async def test_every_model_of_the_catalog_is_listed_and_can_be_paged() -> None:
     async with fal() as it:
         first = (await it.get(f"{it.urls.api}/models", limit="4")).json()
         second = (await it.get(f"{it.urls.api}/models", limit="100", cursor=first["next_cursor"])).json()

@@ -265,7 +265,7 @@ def text(value: object, path: str, expected: str = "a text", longest: int | None
     The text in *value*; a number is its digits.
 
     Raises:
-        InvalidArguments: there is none, or it is too long or no Unicode.
+        InvalidArguments: The text is missing, too long, or not valid Unicode.
 
     """
     if isinstance(value, int | float) and not isinstance(value, bool):

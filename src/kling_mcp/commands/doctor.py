@@ -165,7 +165,9 @@ async def _key(settings: Settings, http: FalHttp, *, asked: bool) -> Finding:
 
 def _folders(settings: Settings) -> Iterator[Finding]:
     if settings.output_dir is None:
-        yield Finding("note", "videos", "KLING_MCP_OUTPUT_DIR is none: videos are not saved, only linked for a while.")
+        yield Finding(
+            "note", "videos", "KLING_MCP_OUTPUT_DIR is set to none: videos are not saved, only linked for a while."
+        )
     else:
         yield _writable("videos", settings.output_dir, "KLING_MCP_OUTPUT_DIR")
     missing = [folder for folder in settings.input_dirs if not os.access(folder, os.R_OK | os.X_OK)]

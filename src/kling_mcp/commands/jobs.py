@@ -1,7 +1,7 @@
 """
 ``kling-mcp jobs``: the ledger as a table, for the person who pays.
 
-Looking never makes a ledger where there is none: an empty one would look like
+Looking never creates a ledger: an empty one would look like
 a record that says that nothing was ever spent.
 """
 
@@ -48,7 +48,7 @@ def jobs(settings: Settings) -> int:
 
 def ledger_at(settings: Settings) -> SqliteLedger | None:
     """
-    The ledger that a server with *settings* uses, or None where there is none yet.
+    The ledger that a server with *settings* uses, or None if it does not exist yet.
 
     A ledger that was there before and is gone is opened too: its trouble says so.
 

@@ -113,7 +113,7 @@ def explain_completed(error: object, error_type: object) -> Failure | None:
 
 
 def explain_inside(body: Mapping[str, object]) -> Failure | None:
-    """What an error in an answer means whose status says that all is well; None where there is none."""
+    """What an error in an answer means whose status says that all is well; None for an answer without an error."""
     complaint = error_inside(body)
     if complaint is None:
         return None

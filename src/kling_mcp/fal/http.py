@@ -108,7 +108,7 @@ class Response:
         The body as JSON, fractions as `Decimal` if *exact*.
 
         Raises:
-            NotJson: There is none in it.
+            NotJson: The body holds no JSON.
         """
         return tolerant_json.parse(self.body, exact=exact)
 
@@ -237,8 +237,8 @@ class FalHttp:
         """
         Open an answer that comes line by line: its head, and the lines as they come.
 
-        Only connecting and the silence between two pieces have a deadline; whoever
-        listens decides for how long.
+        Only connecting and the silence between two pieces have a deadline; the caller
+        decides how long to listen.
 
         Raises:
             TransportError: There is no answer, or it broke.

@@ -3,7 +3,7 @@ fal's platform API: past requests, list prices, and the schemas that fal publish
 
 Past requests find a job whose answer was lost. They come late, sorted by their
 end, and those still running may be missing, so absence here proves nothing by
-itself. Prices and schemas are for comparing the bundled catalogue with fal's.
+itself. Prices and schemas are for comparing the bundled catalog with fal's.
 The platform limits callers to about one call in seven seconds.
 """
 

@@ -79,7 +79,7 @@ _RESULT_BYTES: Final = 64 * 1024 * 1024
 _RETRIES_UNSENT: Final = 3
 _RETRIES_LIMITED: Final = 2
 _LONGEST_LIMITED_SECONDS: Final = 30.0
-"""A submit that is asked to wait longer is given up: whoever called is better told."""
+"""A submit that is asked to wait longer is given up, and the caller is told."""
 
 _REJECTED_AT_THE_DOOR: Final = frozenset({400, 401, 402, 403, 404, 405, 407, 413, 415, 422, 429, 511})
 _REFUSALS: Final = frozenset({401, 402, 403, 404, 405, 429})

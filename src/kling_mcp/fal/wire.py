@@ -267,7 +267,7 @@ class Complaint:
 
 
 def error_inside(body: Mapping[str, object]) -> Complaint | None:
-    """The error in an answer whose HTTP status says that all is well; None where there is none."""
+    """The error in an answer whose HTTP status says that all is well; None for an answer without an error."""
     if not any(_object_with(name, body).get(name) for name in ("error_type", "message", *_ERROR_NAMES)):
         return None
     return Complaint.of_document(body)

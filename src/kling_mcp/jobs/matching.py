@@ -36,7 +36,7 @@ _NEAR_MS: Final = 600_000
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is certain about an unknown job: the request that it is, or (None) that there is none."""
+    """What is certain about an unknown job: its request id, or None for proof that fal.ai never got it."""
 
     job_id: str
     request_id: str | None

@@ -233,7 +233,7 @@ class Poller:
         return (await self._store.apply(job.job_id, faults.end_of(outcome.failure, job))).job
 
     async def _give_up(self, job: Job, state: PollState, why: str) -> Job:
-        """Take the result from the history, and believe that there is none only after a day of asking."""
+        """Take the result from the history, and accept that it is gone only after a day of asking."""
         if self._settings.backend == "simulator":
             return (await self._store.apply(job.job_id, Failed(faults.SIMULATOR_GONE))).job
         state.slow_down()

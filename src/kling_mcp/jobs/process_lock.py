@@ -3,7 +3,7 @@ Which server processes are alive, known from a kernel lock.
 
 A process holds a lock on a file of its own for as long as it lives. A lock
 says more than a process id or a heartbeat: it survives reuse of ids, sleep
-and clock jumps, and the kernel lets go of it whatever kills the process.
+and clock jumps, and the kernel releases it whatever kills the process.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ProcessLock:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Generator[None]:
-    """Hold the lock file at *path*, waiting for whoever has it."""
+    """Hold the lock file at *path*, waiting for the process that holds it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

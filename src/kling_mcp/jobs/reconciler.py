@@ -100,7 +100,7 @@ class Reconciler:
         if not unfinished and not any((self._store.folder / "owners").glob("*.spool")):
             return
         owner = await self._store.owner()
-        # Before the journals are read: whoever has let go of a job by now has its id in there, if anywhere.
+        # Before the journals are read: a process that has ended by now left the id in there, if anywhere.
         left = [job for job in unfinished if self._is_left(job, owner)]
         await self._read_spools(owner)
         for job in left:

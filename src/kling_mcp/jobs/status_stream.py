@@ -2,9 +2,9 @@
 The pause between two looks at a job, cut short when fal says that it has ended.
 
 fal's status stream tells at once what polling finds out seconds later, for one
-request. It is an alarm clock and no witness: what becomes of a job is decided by
-the look that follows, so a stream that is cut, late, wrong or not there at all
-costs some seconds and nothing else.
+request. It only ends the pause early: what becomes of a job is decided by the poll
+that follows, so a stream that is cut, late, wrong or missing costs some seconds
+and nothing else.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class FolderHandle:
 
     def reopen(self, name: str) -> int | None:
         """
-        Open the earlier file *name* for reading and writing; None when there is none.
+        Open the earlier file *name* for reading and writing; None when it does not exist.
 
         Raises:
             NameTaken: It is a link, not a regular file, or another user's.
@@ -161,7 +161,7 @@ class FolderHandle:
         for candidate in _candidates(name):
             if self.is_still(candidate, descriptor):
                 return candidate
-            # Names are given in this order, so after the first free one there is none.
+            # Names are tried in this order, so the file has no name after the first free one.
             if not self._exists(candidate):
                 break
         return None
@@ -262,7 +262,7 @@ def by_link(folder: int, part: str, name: str, calls: disk.Calls = disk.SYSTEM) 
 
 
 def by_exclusive_rename(folder: int, part: str, name: str, calls: disk.Calls = disk.SYSTEM) -> bool:
-    """Linux's rename that does not replace, for exFAT and network folders. False where there is none."""
+    """Linux's rename that does not replace, for exFAT and network folders. False where the system has no such call."""
     if not sys.platform.startswith("linux"):  # pragma: no cover - needs another system
         return False
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -66,7 +66,7 @@ if sys.platform == "win32":  # pragma: no cover - needs Windows
             return _open_exactly(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
         def reopen(self, name: str) -> int | None:
-            """Open the earlier file *name* for reading and writing; None when there is none."""
+            """Open the earlier file *name* for reading and writing; None when it does not exist."""
             try:
                 descriptor = _open_exactly(self._folder / name, os.O_RDWR)
             except FileNotFoundError:

@@ -75,7 +75,7 @@ Source = Literal["url", "data", "job", "path"]
 
 
 class Limits(Protocol):
-    """What an endpoint accepts; None where it does not say. The catalogue has such a value for each picture."""
+    """What an endpoint accepts; None where it does not say. The catalog has such a value for each picture."""
 
     @property
     def max_bytes(self) -> int | None:

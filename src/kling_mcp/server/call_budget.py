@@ -94,5 +94,6 @@ class CallBudget:
 
 def _busy() -> KlingError:
     return LedgerUnavailable(
-        "The record of jobs is busy: another program holds it.", "The same call works once that program lets go of it."
+        "The record of jobs is busy: another program holds it.",
+        "The same call works once that program has finished with it.",
     )

@@ -1,4 +1,4 @@
-"""The catalogue as an assistant reads it: models, prices, and what a job would cost."""
+"""The catalog as an assistant reads it: models, prices, and what a job would cost."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def overview(catalog: Catalog) -> Json:
 
 
 def in_full(endpoint: Endpoint) -> Json:
-    """One model with everything that the catalogue knows of it."""
+    """One model with everything that the catalog knows of it."""
     return {
         **_row(endpoint),
         "prices": [_dated(price) for price in endpoint.prices],

@@ -61,7 +61,9 @@ _LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
 async def listed(app: App, cursor: str | None) -> t.ListResourcesResult:
     """The fixed resources and the newest jobs: some hosts make a tool of each, or fetch the list again and again."""
     if cursor is not None:
-        raise MCPError(code=t.INVALID_PARAMS, message="cursor is none of this server's: the list is one page")
+        raise MCPError(
+            code=t.INVALID_PARAMS, message="cursor is not valid: the whole list is one page, so leave cursor out"
+        )
     jobs = await _newest(app, _LISTED_JOBS)
     app.notifier.listed(jobs)
     return t.ListResourcesResult(resources=[*_fixed(), job_page.resource(), *(_listed(job) for job in jobs)])
@@ -94,7 +96,7 @@ async def read(app: App, ctx: ServerRequestContext[App], uri: str) -> t.ReadReso
     One resource.
 
     Raises:
-        MCPError: There is none at *uri*; the code is that of the client's protocol era.
+        MCPError: There is no resource at *uri*; the code is that of the client's protocol era.
     """
     try:
         return await _read(app, ctx, uri)

@@ -1,5 +1,5 @@
 """
-The tools' input schemas, derived from the catalogue.
+The tools' input schemas, derived from the catalog.
 
 Hosts read little of JSON Schema: no references, no combinators, no lists of
 types; some drop defaults and limits. So every property is flat and typed, and

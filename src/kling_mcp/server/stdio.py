@@ -111,7 +111,7 @@ async def _converse(
     send, replay = create_context_streams[SessionMessage | Exception](0)
 
     async def pump() -> None:
-        """Answer probes until the first request that is none, refuse what cannot be read, pass everything else on."""
+        """Answer probes until the first other request, refuse what cannot be read, pass everything else on."""
         probing = True
         async with send:
             async for message in _messages(source, write):

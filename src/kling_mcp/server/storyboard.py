@@ -51,7 +51,7 @@ class Storyboard:
 
 
 def storyboard(catalog: Catalog, job: Job) -> Storyboard:
-    """The storyboard of *job*; without shots where this catalogue no longer takes its call."""
+    """The storyboard of *job*; without shots where this catalog no longer takes its call."""
     arguments = job.intent.arguments
     image = arguments.get("image")
     named = image if isinstance(image, str) else None

@@ -75,7 +75,7 @@ class TaskSource(Protocol):
         How a task stands.
 
         Raises:
-            UnknownJob: There is none of that id.
+            UnknownJob: No job has that id.
         """
         ...
 

@@ -114,7 +114,7 @@ def _refuse(app: App, job: Job) -> str:
     if job.save_trouble is not None:
         what, step = f"could not be saved: {job.save_trouble}", f"{get_job} tries to save it once more."
     elif app.service.settings.output_dir is None:
-        what = "was not saved, because KLING_MCP_OUTPUT_DIR is none."
+        what = "was not saved, because KLING_MCP_OUTPUT_DIR is set to none."
         step = f"{get_job} has the link for the user; the videos of a server that saves them can be viewed."
     else:
         what, step = "is still being saved.", f"{get_job} and wait_seconds 45 waits for it."

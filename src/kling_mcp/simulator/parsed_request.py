@@ -1,7 +1,7 @@
 """
 What a request body asks for: shots, pictures, sound.
 
-Which field means what is the catalogue's knowledge, so an endpoint that is
+Which field means what is the catalog's knowledge, so an endpoint that is
 added there can be simulated without a change here.
 """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-# What fal, or a proxy that says it is fal, might throw back at whoever sent it.
+# What fal, or a proxy that says it is fal, might echo to the sender.
 ECHO = {"detail": f"Invalid key: Key {CANARY_KEY}", "debug": {"headers": {"authorization": f"Key {CANARY_KEY}"}}}
 FAULTS: list[tuple[CallKind, Fault]] = [
     ("submit", Answer(401, ECHO)),

@@ -598,7 +598,7 @@ class SqliteLedger:
         return "The ledger was written by a newer kling-mcp. Install that version to spend again."
 
     def _unavailable(self, what: str) -> LedgerUnavailable:
-        return LedgerUnavailable(what, "Nothing is spent until this is mended; kling-mcp doctor checks it.")
+        return LedgerUnavailable(what, "Nothing is spent until this is fixed; kling-mcp doctor checks it.")
 
 
 _SELECT: Final = (
