@@ -23,6 +23,7 @@ from mcp.client.client import Client
 
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote as price_of
+from kling_mcp.catalog.values import span
 from kling_mcp.server.app import build
 from kling_mcp.settings import Settings
 
@@ -133,7 +134,7 @@ def _row(endpoint: Endpoint) -> list[str]:
     five = price_of(endpoint, seconds=5, audio=None if audio is None else on, voice=False)
     return [
         f"`{endpoint.model}`{' (default)' if endpoint.default else ''}",
-        f"{min(lengths)} to {max(lengths)}",
+        span(lengths),
         f"1 to {most_shots[0]}" if listed is not None else "1",
         sound,
         *rates,

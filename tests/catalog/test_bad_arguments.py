@@ -49,6 +49,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"duration": 10**30}, "duration", ("3 to 15 seconds",)),
     (SINGLE, {"duration": 10**5000}, "duration", ("of type int", "3 to 15 seconds")),
     (SINGLE, {"model": "o1-standard", "duration": 12}, "duration", ("3 to 10 seconds", f"take it: {TAKE_SHOTS}")),
+    (SINGLE, {"model": "v2.6-pro", "duration": 7}, "duration", ("5 or 10 seconds", "o3-standard")),
     (SINGLE, {"model": "o1-pro", "duration": "11"}, "duration", ("3 to 10 seconds", "o3-standard")),
     (SINGLE, {"model": "o1-standard", "duration": 16}, "duration", ("3 to 10 seconds",)),
     (ESTIMATE, {"duration": 99}, "duration", ("3 to 15 seconds",)),
@@ -128,10 +129,15 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     # Arguments of other models
     (SINGLE, {"negative_prompt": "blur"}, "negative_prompt", ("o3-standard does not take", TAKE_NEGATIVE)),
     (SINGLE, {"elements": [FACE]}, "elements", (TAKE_NEGATIVE,)),
-    (SINGLE, {"aspect_ratio": "9:16"}, "aspect_ratio", ("use a model that takes it: v3-standard.", "The picture sets")),
-    (SINGLE, {"model": "v3-pro", "aspect_ratio": "1:1"}, "aspect_ratio", ("takes it: v3-standard.",)),
-    (SINGLE, {"model": "v3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard.",)),
-    (SINGLE, {"model": "o3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard.",)),
+    (
+        SINGLE,
+        {"aspect_ratio": "9:16"},
+        "aspect_ratio",
+        ("use a model that takes it: v3-standard, v1.6-pro.", "The picture sets"),
+    ),
+    (SINGLE, {"model": "v3-pro", "aspect_ratio": "1:1"}, "aspect_ratio", ("takes it: v3-standard, v1.6-pro.",)),
+    (SINGLE, {"model": "v3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard, v2.6-pro.",)),
+    (SINGLE, {"model": "o3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard, v2.6-pro.",)),
     (SINGLE, {"model": "v3-turbo-pro", "end_image": IMAGE}, "end_image", ("o3-standard, o3-pro, o3-4k", "o1-pro")),
     (
         SINGLE,
@@ -245,8 +251,8 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"model": "v3-pro", "prompt": "@Element0", "elements": [FACE]}, "prompt", ("Numbers start at 1",)),
     (SINGLE, {"model": "v3-pro", "prompt": f"@Element{'9' * 5000}", "elements": [FACE]}, "prompt", ("@Element999",)),
     (SINGLE, {"prompt": "@Element1 waves."}, "prompt", ("o3-standard takes nothing", f"takes it: {TAKE_NEGATIVE}")),
-    (SINGLE, {"prompt": "<<<voice_1>>> speaks."}, "prompt", ("<<<voice_1>>>", "takes it: v3-standard.")),
-    (SINGLE, {"model": "v3-pro", "prompt": "<<<voice_1>>> speaks."}, "prompt", ("takes it: v3-standard.",)),
+    (SINGLE, {"prompt": "<<<voice_1>>> speaks."}, "prompt", ("<<<voice_1>>>", "takes it: v3-standard, v2.6-pro.")),
+    (SINGLE, {"model": "v3-pro", "prompt": "<<<voice_1>>> speaks."}, "prompt", ("takes it: v3-standard, v2.6-pro.",)),
     (
         SINGLE,
         {"model": "v3-standard", "prompt": "<<<voice_2>>> speaks.", "voice_ids": ["a"]},
@@ -310,6 +316,17 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"image": "kling://jobs/kj_abc"}, "image", ("kling://jobs/kj_abc/last-frame is the last frame",)),
     (SINGLE, {"model": "kling 3.0 pro"}, "model", ("The nearest is v3-pro.",)),
     (SINGLE, {"model": "Kling 3 Turbo Standard"}, "model", ("The nearest is v3-turbo-standard.",)),
+    *(
+        (SINGLE, {"model": name}, "model", (f"The nearest is {meant}.",))
+        for name, meant in (
+            ("Kling 2.6 Pro", "v2.6-pro"),
+            ("kling-v2-6-pro", "v2.6-pro"),
+            ("2.6", "v2.6-pro"),
+            ("2.5-turbo-pro", "v2.5-turbo-pro"),
+            ("kling-video/v2.1/master", "v2.1-master"),
+            ("v1_6_standard", "v1.6-standard"),
+        )
+    ),
     (SINGLE, {"model": "kling-v3-4k"}, "model", ("The nearest is v3-4k.",)),
     (SINGLE, {"model": "kling-video/v3.0/pro"}, "model", ("The nearest is v3-pro.",)),
     (SINGLE, {"model": "Kling 3.0 Omni Pro"}, "model", ("The nearest is o3-pro.",)),

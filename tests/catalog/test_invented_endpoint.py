@@ -174,7 +174,7 @@ BROKEN: list[tuple[dict[str, Any], str | None, str]] = [
         "seed is 4.5; v9-opera does not accept that. Nothing was charged. Its schema asks for type",
     ),
     ({"prompt": "Zoo."}, "prompt", 'prompt is "Zoo."; v9-opera does not accept that.'),
-    ({"duration": 30}, "duration", "Allowed: 20, 40 seconds."),
+    ({"duration": 30}, "duration", "Allowed: 20 or 40 seconds."),
 ]
 
 

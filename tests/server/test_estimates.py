@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHOTS = [{"prompt": "Wide.", "duration": 5}, {"prompt": "Close.", "duration": 3}]
+SILENT = {
+    *("o1-standard", "o1-pro", "v2.5-turbo-standard", "v2.5-turbo-pro"),
+    *("v2.1-standard", "v2.1-pro", "v2.1-master", "v1.6-standard", "v1.6-pro"),
+}
 TODAY = DaySpend("2026-11-25", 1_500_000, 2_000_000)
 
 
@@ -42,25 +46,25 @@ def test_a_comparison_says_of_each_model_its_sound_its_ceiling_and_whether_the_u
         **dict.fromkeys(("o3-standard", "o3-pro", "o3-4k"), "off"),
         **dict.fromkeys(("v3-standard", "v3-pro", "v3-4k"), "on"),
         **dict.fromkeys(("v3-turbo-standard", "v3-turbo-pro"), "always"),
-        **dict.fromkeys(("o1-standard", "o1-pro"), "never"),
+        **dict.fromkeys(SILENT, "never"),
+        "v2.6-pro": "on",
     }
     prices = [row["estimated_usd"] for row in data["models"]]
     assert prices == sorted(prices)
     assert [model for model, row in by_model.items() if row["asks_first"]] == [
         "v3-standard",
         "v3-pro",
+        "v2.1-master",
         "o3-4k",
         "v3-4k",
     ]
     headline = estimate_headline(load(), data)
     assert "v3-standard $0.63 (at most $1.26)" in headline
     assert "Without a model a job uses o3-standard." in headline
-    assert "asked first for v3-standard, v3-pro, o3-4k, v3-4k." in headline
+    assert "asked first for v3-standard, v3-pro, v2.1-master, o3-4k, v3-4k." in headline
 
 
-@pytest.mark.parametrize(
-    ("wish", "out"), [(True, {"o1-standard", "o1-pro"}), (False, {"v3-turbo-standard", "v3-turbo-pro"})]
-)
+@pytest.mark.parametrize(("wish", "out"), [(True, SILENT), (False, {"v3-turbo-standard", "v3-turbo-pro"})])
 def test_a_sound_that_cannot_be_switched_satisfies_the_same_wish(tmp_path: Path, wish: bool, out: set[str]) -> None:
     by_model = rows(estimated(tmp_path, {"generate_audio": wish}))
 
@@ -115,7 +119,7 @@ def test_the_budget_says_what_is_held_spent_and_left(tmp_path: Path) -> None:
     assert (unknown["job_limit_usd"], unknown["remaining_today_usd"]) == (4.0, None)
 
 
-@pytest.mark.parametrize(("confirm", "asked"), [("never", 0), ("auto", 4), ("always", 10)])
+@pytest.mark.parametrize(("confirm", "asked"), [("never", 0), ("auto", 5), ("always", 18)])
 def test_who_is_asked_follows_the_setting(tmp_path: Path, confirm: str, asked: int) -> None:
     data = estimated(tmp_path, {}, KLING_MCP_CONFIRM=confirm)
 

@@ -9,6 +9,7 @@ import anyio
 import mcp_types as t
 import pytest
 
+from kling_mcp.catalog.models import load
 from tests.server.hosts import (
     NEWER,
     PICTURE,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-MODELS = 10
+MODELS = len(load().models)
 
 
 @everywhere
@@ -177,7 +178,7 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         assert await read(job["resource"]) == job
         assert await read("kling://jobs") == data(await client.call_tool("list_jobs", {}))
         assert len((await read("kling://models"))["models"]) == MODELS
-        assert (await read("kling://models/o3-pro"))["model"] == "o3-pro"
+        assert (await read("kling://models/v2.6-pro"))["model"] == "v2.6-pro"
         assert set((await read("kling://pricing"))["models"]) == {
             row["model"] for row in (await read("kling://models"))["models"]
         }

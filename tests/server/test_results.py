@@ -56,6 +56,10 @@ async def test_either_half_of_a_result_is_enough(era: str, tmp_path: Path) -> No
             "needs the user": (await client.call_tool("image_to_video", DEAR), ["4.2", "max_cost_usd"]),
             "estimate": (await client.call_tool("estimate_cost", SHORT), ["0.252", "o3-standard"]),
             "comparison": (await client.call_tool("estimate_cost", {}), ["o3-standard", "o1-pro", "v3-4k"]),
+            "few would do": (
+                await client.call_tool("estimate_cost", {"elements": [{}], "voice_ids": ["v"], "duration": 12}),
+                ["v3-standard", "o1-pro does not take"],
+            ),
             "models": (await client.call_tool("list_models", {}), ["o3-standard", "o1-pro", "v3-4k"]),
             "list": (await client.call_tool("list_jobs", {}), ["next_cursor", "kj_"]),
             "cancelled too late": (await client.call_tool("cancel_job", {"job_id": job_id}), ["already ended"]),

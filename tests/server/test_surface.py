@@ -34,7 +34,7 @@ VARIABLE = "KLING_MCP_UPDATE_SNAPSHOTS"
 UPDATE = bool(os.environ.get(VARIABLE))
 
 TOKEN_BYTES = 4
-MOST_TOKENS = 2_350
+MOST_TOKENS = 2_450
 WHOLE_NAME = 64
 """The shortest limit of a name as hosts lengthen it: `mcp__kling__` goes before."""
 

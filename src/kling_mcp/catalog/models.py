@@ -253,7 +253,7 @@ def _newest_last(prices: tuple[Price, ...]) -> tuple[Price, ...]:
 class Endpoint(_Part):
     """One Kling endpoint on fal.ai: what it accepts, costs, and answers."""
 
-    model: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    model: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
     endpoint_id: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)+$")]
     title: _Text
     summary: _Text
@@ -400,6 +400,7 @@ _SPELLINGS: Final[tuple[tuple[str, str], ...]] = (
     (r"\bomni[\s_.-]*v?(\d)(?:\.0)?\b", r" o\1"),
     (r"\bv?(\d)(?:\.0)?[\s_.-]*omni\b", r" o\1"),
     (r"(\d)\.0\b", r"\1"),
+    (r"\b(v?\d)[\s-]+(\d)\b", r"\1.\2"),
     (r"\bo[\s_.-]*(?=\d(?!\d|\s?k))", " o"),
     (r"\b(?:kling|version|ver|v)[\s_.-]*(?=\d(?!\d|\s?k))", " v"),
     (r"\b(?:std|basic)\b", "standard"),
@@ -416,7 +417,7 @@ def _words(name: str) -> set[str]:
     for pattern, word in _SPELLINGS:
         spelt = re.sub(pattern, word, spelt)
     words = set(re.findall(r"[a-z0-9.]+", spelt))
-    return words | {f"v{word}" for word in words if word.isdigit()}
+    return words | {f"v{word}" for word in words if word.replace(".", "", 1).isdigit()}
 
 
 def load(*folders: Path) -> Catalog:

@@ -455,7 +455,7 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
             findings.faults.append(
                 ArgumentFault(
                     f"The {shots.name} add up to {seconds} s, a length that {endpoint.model} does not make.",
-                    f"Allowed in sum: {span(length.lengths)}.{'' if takers else _longer(length, seconds)}",
+                    f"Allowed in sum: {span(length.lengths)} seconds.{'' if takers else _longer(length, seconds)}",
                     shots.name,
                     seconds,
                     length.choices,

@@ -323,8 +323,8 @@ def show(value: object) -> str:
 def span(lengths: tuple[int, ...]) -> str:
     """The seconds in *lengths* in words: a range where there is no gap."""
     if len(lengths) > 1 and lengths == tuple(range(lengths[0], lengths[-1] + 1)):
-        return f"{lengths[0]} to {lengths[-1]} seconds"
-    return f"{', '.join(str(length) for length in lengths)} seconds"
+        return f"{lengths[0]} to {lengths[-1]}"
+    return " or ".join(str(length) for length in lengths)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -417,7 +417,7 @@ def _https_url(value: str, path: str) -> str:
 
 def _length(argument: Argument, value: object, path: str) -> int:
     seconds = whole(value)
-    allowed = span(argument.lengths)
+    allowed = f"{span(argument.lengths)} seconds"
     if seconds is None:
         raise refused(path, value, "a whole number of seconds is expected", f"Allowed: {allowed}.", argument.choices)
     if seconds not in argument.lengths:

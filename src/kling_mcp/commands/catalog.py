@@ -100,7 +100,7 @@ def check(settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.
     found, notes = anyio.run(compare, settings, sleep)
     for model, every in found.items():
         counted = [difference for difference in every if not difference.known]
-        print(f"{model:<18} {'as bundled' if not counted else _several(len(counted))}")
+        print(f"{model:<20} {'as bundled' if not counted else _several(len(counted))}")
         for difference in every:
             _print(difference)
     for note in notes:
@@ -305,9 +305,10 @@ async def _prices(
 
 
 def _range(endpoints: Sequence[Endpoint]) -> tuple[Decimal, Decimal]:
-    """The lowest and the highest rate of the whole catalog, in US dollars for a second."""
-    rates = [rate for endpoint in endpoints for rate in endpoint.prices[-1].usd_per_second.values()]
-    return min(rates), max(rates)
+    """The lowest rate of those that depend on sound and the highest of all, in US dollars for a second."""
+    newest = [endpoint.prices[-1].usd_per_second for endpoint in endpoints]
+    tiered = [rate for rates in newest if "flat" not in rates for rate in rates.values()]
+    return min(tiered, default=Decimal(0)), max(rate for rates in newest for rate in rates.values())
 
 
 def _price_differences(
@@ -318,13 +319,12 @@ def _price_differences(
     theirs = f"{price.unit_price.normalize():f} {price.currency} for a unit ({price.unit})"
     rates = endpoint.prices[-1].usd_per_second
     ours = ", ".join(f"{tier} {rate}" for tier, rate in rates.items()) + " USD for a second"
-    fits = (
-        price.currency == "USD"
-        and price.unit.startswith("second")
-        and cheapest <= price.unit_price <= dearest
-        and all(_is_in_tenths(rate / price.unit_price) for rate in rates.values())
+    # The price of a second itself, or a credit: above the cheapest second, and a second costs tenths of it.
+    is_rate = price.unit_price == rates.get("flat")
+    is_credit = cheapest < price.unit_price <= dearest and all(
+        _is_in_tenths(rate / price.unit_price) for rate in rates.values()
     )
-    if not fits:
+    if not (price.currency == "USD" and price.unit.startswith("second") and (is_rate or is_credit)):
         yield Difference("price", ours, theirs)
 
 

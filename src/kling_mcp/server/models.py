@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
+from kling_mcp.catalog.values import span
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.money import dollars, usd, usd_text
 from kling_mcp.server.confirm import asks
@@ -187,14 +188,13 @@ def _lengths(endpoint: Endpoint) -> tuple[int, ...]:
 
 
 def _row(endpoint: Endpoint) -> Json:
-    lengths = _lengths(endpoint)
     return {
         "model": endpoint.model,
         "title": endpoint.title,
         "summary": endpoint.summary,
         "endpoint": endpoint.endpoint_id,
         "usd_per_second": _rates(endpoint.prices[-1]),
-        "video_seconds": [lengths[0], lengths[-1]],
+        "video_seconds": span(_lengths(endpoint)),
         "sound": endpoint.sound,
         "takes": [name for name, argument in endpoint.arguments.items() if not argument.required or name == "shots"],
         "expected_seconds_for_5_s": endpoint.expected_seconds(5),

@@ -53,7 +53,7 @@ TEMPLATES: Final = (
     ),
 )[: None if SHOWS_VIDEOS else -1]
 
-_MODEL: Final = re.compile(r"kling://models/([a-z0-9-]+)")
+_MODEL: Final = re.compile(r"kling://models/([a-z0-9.-]+)")
 _JOB: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)")
 _LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
 

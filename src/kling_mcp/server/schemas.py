@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from kling_mcp.catalog.values import span
 from kling_mcp.media.optional import SHOWS_VIDEOS
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _figures(argument: Argument) -> list[str]:
     schema = argument.value_schema
     words: list[str] = []
     if argument.kind == "length":
-        words.append(f"{argument.lengths[0]} to {argument.lengths[-1]}")
+        words.append(span(argument.lengths))
     elif argument.choices:
         words.append(" or ".join(argument.choices))
     if "minimum" in schema and "maximum" in schema:

@@ -28,7 +28,7 @@ from kling_mcp.simulator.fault_middleware import FaultMiddleware
 from kling_mcp.simulator.faults import Script
 from kling_mcp.simulator.outcomes import failure, invalid, success
 from kling_mcp.simulator.parsed_request import ParsedRequest, missing_files, picture, read
-from kling_mcp.simulator.platform import UNIT_PRICE_USD, Platform
+from kling_mcp.simulator.platform import Platform, unit_price_usd
 from kling_mcp.simulator.queue import Job, Queue
 from kling_mcp.simulator.queue_api import QueueApi, start_by, tags
 from kling_mcp.simulator.render import default_renderer
@@ -210,7 +210,7 @@ class Simulator:
         if endpoint is None or job.outcome.status >= 400:
             return Decimal(0)
         price = quote(endpoint, seconds=wish.seconds, audio=wish.audio, voice=wish.voice).estimated_usd
-        return (price / Decimal(UNIT_PRICE_USD)).quantize(Decimal("0.0001")).normalize()
+        return (price / unit_price_usd(endpoint)).quantize(Decimal("0.0001")).normalize()
 
     async def video_answer(self, job: Job, media: str) -> dict[str, object]:
         """The result of a job that went well, as the model words it; *media* is the CDN's base URL."""

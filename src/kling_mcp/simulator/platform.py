@@ -8,8 +8,10 @@ after it has ended: both oddities are fal's.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse, Response
@@ -24,10 +26,9 @@ if TYPE_CHECKING:
     from kling_mcp.simulator.app import Simulator
     from kling_mcp.simulator.queue import Job
 
-__all__ = ["UNIT_PRICE_USD", "Platform"]
+__all__ = ["Platform", "unit_price_usd"]
 
-UNIT_PRICE_USD: Final = "0.14"
-"""fal's price API names one unit price for Kling, whatever the tier: a credit, of which a second costs several."""
+_CREDIT_USD: Final = Decimal("0.14")
 
 # Seen from outside without a key: about ten calls in 15 s, then a minute of refusals.
 _FREE_CALLS: Final = 10
@@ -74,9 +75,9 @@ class Platform:
         if self._sim.account(request) is None:
             return _error(401, "authorization_error", "Authentication is required")
         rows: list[dict[str, object]] = [
-            {"endpoint_id": name, "unit_price": float(UNIT_PRICE_USD), "unit": "seconds", "currency": "USD"}
+            {"endpoint_id": name, "unit_price": float(unit_price_usd(endpoint)), "unit": "seconds", "currency": "USD"}
             for name in _listed(request, "endpoint_id")
-            if self._sim.catalog.by_endpoint_id(name) is not None
+            if (endpoint := self._sim.catalog.by_endpoint_id(name)) is not None
         ]
         if not rows:
             return _error(404, "not_found", "No prices for these endpoints")
@@ -157,6 +158,16 @@ class Platform:
         return False
 
 
+def unit_price_usd(endpoint: Endpoint) -> Decimal:
+    """
+    What fal's price API names for a unit.
+
+    It was seen to be the rate itself where a model has one (v2.1-master), and
+    a credit, of which a second costs several, where the rate depends on sound.
+    """
+    return endpoint.prices[-1].usd_per_second.get("flat", _CREDIT_USD)
+
+
 def _model(endpoint: Endpoint | None, name: str, *, with_schema: bool) -> dict[str, object]:
     if endpoint is None:
         # fal answers 200 here, with an entry that has no metadata.
@@ -178,7 +189,7 @@ def _model(endpoint: Endpoint | None, name: str, *, with_schema: bool) -> dict[s
 
 
 def _openapi(endpoint: Endpoint) -> dict[str, object]:
-    pascal = "".join(word.capitalize() for word in endpoint.endpoint_id.replace("/", "-").split("-"))
+    pascal = "".join(word.capitalize() for word in re.split(r"[/.-]", endpoint.endpoint_id))
     names = {"input": f"{pascal}Input", "output": f"{pascal}Output"}
     schemas = {names["input"]: endpoint.input_schema, names["output"]: endpoint.output_schema}
     body = {"required": True, "content": _reference(names["input"])}
