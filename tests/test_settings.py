@@ -141,6 +141,10 @@ def test_a_home_folder_that_is_a_link_or_the_output_folder_is_not_read_from(tmp_
     assert found.output_dir == home
 
 
+def test_one_folder_may_have_the_separator_of_lists_in_its_name() -> None:
+    assert settings(KLING_MCP_OUTPUT_DIR=f"/a{os.pathsep}b").output_dir == Path(f"/a{os.pathsep}b")
+
+
 def nobodys_folders() -> Folders:
     raise OSError("no home folder")
 
@@ -165,6 +169,7 @@ def test_standard_folders_are_looked_up_only_where_a_setting_is_left_out() -> No
     [
         ("FAL_KEY", "id:se cret", "no fal.ai key has"),
         ("KLING_MCP_BACKEND", "live", "fal, simulator"),
+        ("KLING_MCP_BACKEND", "Live", "is 'Live'. It takes"),
         ("KLING_MCP_CONFIRM", "sometimes", "auto, always, never"),
         ("KLING_MCP_LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR"),
         ("KLING_MCP_OUTPUT_DIR", "films", "absolute path"),

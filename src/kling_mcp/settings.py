@@ -7,17 +7,21 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
 
 from kling_mcp.errors import SettingsError
 from kling_mcp.keys import plain_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from pydantic_core import ErrorDetails
 
 __all__ = ["VARIABLES", "Backend", "Confirm", "FalHosts", "Folders", "LogLevel", "Secret", "Settings", "expanded"]
 
@@ -46,6 +50,9 @@ VARIABLES: Final = (
 )
 """Every variable that is read, in the order of the documentation."""
 
+_FIELDS: Final = {name.removeprefix("KLING_MCP_").removesuffix("_URL").lower(): name for name in VARIABLES}
+"""The variable of each field of `Settings` and `FalHosts`."""
+
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _MEDIA_HOSTS: Final = ("fal.media", "storage.googleapis.com")
 # How a home folder is written by people, shells and Windows; what only a shell would fill in arrives as it stands.
@@ -72,13 +79,48 @@ class Secret:
     __str__ = __repr__
 
 
+def _base_url(value: str, field: ValidationInfo) -> str:
+    setting = str(field.field_name)
+    name = _FIELDS[setting]
+    try:
+        url = urlsplit(value)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        host, url = None, urlsplit("")
+    if not host or url.username or url.query or url.fragment or url.scheme not in {"https", "http"}:
+        raise SettingsError(f"{name} is {value!r}. It takes a base URL such as {getattr(FalHosts(), setting)}.")
+    if url.scheme == "http" and host not in _LOOPBACK:
+        raise SettingsError(f"{name} is {value!r}. Plain http is accepted for this machine only (127.0.0.1).")
+    return value.rstrip("/")
+
+
+def _more_hosts(value: str, field: ValidationInfo) -> tuple[str, ...]:
+    """The usual hosts and those that the variable adds."""
+    hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?", host):
+            name = _FIELDS[str(field.field_name)]
+            raise SettingsError(f"{name} has {host!r}. It takes host names or host:port, separated by commas.")
+    return tuple(dict.fromkeys((*_MEDIA_HOSTS, *hosts)))
+
+
+def _key(value: str) -> Secret | None:
+    key = plain_key(value)
+    return None if key is None else Secret(key)
+
+
+_BaseUrl: TypeAlias = Annotated[str, PlainValidator(_base_url)]
+_Dollars: TypeAlias = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+_Seconds: TypeAlias = Annotated[float, Field(ge=0.01, le=3600, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True, slots=True)
 class FalHosts:
     """Base URLs without a trailing slash; the key is sent to these three only."""
 
-    queue: str = "https://queue.fal.run"
-    rest: str = "https://rest.fal.ai"
-    api: str = "https://api.fal.ai/v1"
+    queue: _BaseUrl = "https://queue.fal.run"
+    rest: _BaseUrl = "https://rest.fal.ai"
+    api: _BaseUrl = "https://api.fal.ai/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +170,17 @@ class Settings:
     input_dirs: tuple[Path, ...]
     too_wide_dirs: tuple[Path, ...] = ()
     """Folders that would be read from by default, but are the home folder or above it."""
-    fal_key: Secret | None = None
-    backend: Backend = "fal"
-    confirm: Confirm = "auto"
-    confirm_above_usd: Decimal = Decimal("1.00")
-    max_job_usd: Decimal = Decimal(10)
-    daily_budget_usd: Decimal = Decimal(25)
+    fal_key: Annotated[Secret | None, PlainValidator(_key)] = None
+    backend: Annotated[Backend, BeforeValidator(str.lower)] = "fal"
+    confirm: Annotated[Confirm, BeforeValidator(str.lower)] = "auto"
+    confirm_above_usd: _Dollars = Decimal("1.00")
+    max_job_usd: _Dollars = Decimal(10)
+    daily_budget_usd: _Dollars = Decimal(25)
     hosts: FalHosts = field(default_factory=FalHosts)
-    media_hosts: tuple[str, ...] = _MEDIA_HOSTS
-    poll_seconds: float = 3.0
-    log_level: LogLevel = "INFO"
-    simulator_speed: float = 10.0
+    media_hosts: Annotated[tuple[str, ...], PlainValidator(_more_hosts)] = _MEDIA_HOSTS
+    poll_seconds: _Seconds = 3.0
+    log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+    simulator_speed: _Seconds = 10.0
 
     @property
     def account(self) -> str:
@@ -159,130 +201,63 @@ class Settings:
         Raises:
             SettingsError: A value cannot be used; the message is one line.
         """
-        env = _Environment(os.environ if environment is None else environment)
+        environment = os.environ if environment is None else environment
         standard = cache(folders)
-        output = env.text("KLING_MCP_OUTPUT_DIR")
-        output_dir = (
-            None
-            if output is not None and output.lower() == "none"
-            else env.folder("KLING_MCP_OUTPUT_DIR", lambda: standard().videos / "Kling")
-        )
 
-        def pictures() -> tuple[Path, ...]:
-            usual = standard()
-            media = (usual.pictures, usual.downloads, usual.desktop, usual.videos)
-            return media if output_dir is None else (*media, output_dir)
+        def folder(name: str, usual: Callable[[Folders], Path]) -> Path:
+            value = _given_path(environment, name)
+            return _standard(name, lambda: usual(standard())) if value is None else _absolute(name, value)
 
-        data_dir = env.folder("KLING_MCP_DATA_DIR", lambda: standard().state)
-        input_dirs, too_wide_dirs = env.folders("KLING_MCP_INPUT_DIRS", pictures), ()
-        if env.text("KLING_MCP_INPUT_DIRS") is None:
-            too_wide_dirs = tuple(path for path in input_dirs if _holds(path, standard().home))
+        output_dir = None
+        if (_given(environment, "KLING_MCP_OUTPUT_DIR") or "").lower() != "none":
+            output_dir = folder("KLING_MCP_OUTPUT_DIR", lambda usual: usual.videos / "Kling")
+        data_dir = folder("KLING_MCP_DATA_DIR", lambda usual: usual.state)
+        too_wide_dirs: tuple[Path, ...] = ()
+        named_dirs = _given_path(environment, "KLING_MCP_INPUT_DIRS")
+        if named_dirs is not None:
+            parts = (part.strip() for part in named_dirs.split(os.pathsep))
+            input_dirs = tuple(_absolute("KLING_MCP_INPUT_DIRS", part) for part in parts if part)
+        else:
+            usual = _standard("KLING_MCP_INPUT_DIRS", standard)
+            input_dirs = (usual.pictures, usual.downloads, usual.desktop, usual.videos)
+            input_dirs += () if output_dir is None else (output_dir,)
+            too_wide_dirs = tuple(path for path in input_dirs if _holds(path, usual.home))
             input_dirs = tuple(path for path in input_dirs if path not in too_wide_dirs)
-        key = plain_key(env.text("FAL_KEY") or "")
-        return cls(
-            data_dir=data_dir,
-            output_dir=output_dir,
-            input_dirs=input_dirs,
-            too_wide_dirs=too_wide_dirs,
-            fal_key=None if key is None else Secret(key),
-            backend=cast("Backend", env.choice("KLING_MCP_BACKEND", get_args(Backend), "fal")),
-            confirm=cast("Confirm", env.choice("KLING_MCP_CONFIRM", get_args(Confirm), "auto")),
-            confirm_above_usd=env.dollars("KLING_MCP_CONFIRM_ABOVE_USD", Decimal("1.00")),
-            max_job_usd=env.dollars("KLING_MCP_MAX_JOB_USD", Decimal(10)),
-            daily_budget_usd=env.dollars("KLING_MCP_DAILY_BUDGET_USD", Decimal(25)),
-            hosts=FalHosts(
-                queue=env.base_url("KLING_MCP_QUEUE_URL", FalHosts().queue),
-                rest=env.base_url("KLING_MCP_REST_URL", FalHosts().rest),
-                api=env.base_url("KLING_MCP_API_URL", FalHosts().api),
-            ),
-            media_hosts=env.more_hosts("KLING_MCP_MEDIA_HOSTS", _MEDIA_HOSTS),
-            poll_seconds=env.seconds("KLING_MCP_POLL_SECONDS", 3.0),
-            log_level=cast("LogLevel", env.choice("KLING_MCP_LOG_LEVEL", get_args(LogLevel), "INFO", fold=str.upper)),
-            simulator_speed=env.seconds("KLING_MCP_SIMULATOR_SPEED", 10.0),
-        )
-
-
-class _Environment:
-    """One variable at a time, each with its own complaint."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-
-    def text(self, name: str) -> str | None:
-        value = self._values.get(name, "").strip()
-        return None if not value or _PLACEHOLDER.search(value) else value
-
-    def choice(self, name: str, allowed: tuple[str, ...], default: str, fold: Callable[[str], str] = str.lower) -> str:
-        value = self.text(name)
-        if value is None:
-            return default
-        if fold(value) not in allowed:
-            raise SettingsError(f"{name} is {value!r}. It takes one of: {', '.join(allowed)}.")
-        return fold(value)
-
-    def dollars(self, name: str, default: Decimal) -> Decimal:
-        value = self.text(name)
-        if value is None:
-            return default
+        dirs = {
+            "data_dir": data_dir, "output_dir": output_dir, "input_dirs": input_dirs, "too_wide_dirs": too_wide_dirs
+        }  # fmt: skip
+        given = {
+            name: text for name, variable in _FIELDS.items() if (text := _given(environment, variable)) is not None
+        }
         try:
-            amount = Decimal(value)
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or not 0 <= amount <= 1_000_000:
-            raise SettingsError(f"{name} is {value!r}. It takes an amount in US dollars, such as 2.50.")
-        return amount
+            return _checked().validate_python({**given, **dirs, "hosts": given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise SettingsError(f"{_FIELDS[name]} is {given[name]!r}. It takes {_takes(first, name)}.") from None
 
-    def seconds(self, name: str, default: float) -> float:
-        value = self.text(name)
-        if value is None:
-            return default
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0.01 <= number <= 3600:
-            raise SettingsError(f"{name} is {value!r}. It takes a number from 0.01 to 3600.")
-        return number
 
-    def folder(self, name: str, default: Callable[[], Path]) -> Path:
-        value = self.path_text(name)
-        return _standard(name, default) if value is None else _absolute(name, value)
+@cache
+def _checked() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
 
-    def folders(self, name: str, default: Callable[[], tuple[Path, ...]]) -> tuple[Path, ...]:
-        value = self.path_text(name)
-        if value is None:
-            return _standard(name, default)
-        parts = (part.strip() for part in value.split(os.pathsep))
-        return tuple(_absolute(name, part) for part in parts if part)
 
-    def path_text(self, name: str) -> str | None:
-        """The text of one path or several, with a home folder that no shell has filled in."""
-        parts = self._values.get(name, "").split(os.pathsep)
-        value = os.pathsep.join(expanded(part.strip(), self._values) for part in parts).strip()
-        return None if not value.strip(os.pathsep) or _PLACEHOLDER.search(value) else value
+def _takes(error: ErrorDetails, name: str) -> str:
+    if error["type"] == "literal_error":
+        return f"one of: {', '.join(re.findall('[A-Za-z]{3,}', error.get('ctx', {})['expected']))}"
+    return "an amount in US dollars, such as 2.50" if name.endswith("_usd") else "a number from 0.01 to 3600"
 
-    def more_hosts(self, name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-        """The hosts in *known* and those that the variable adds."""
-        hosts = tuple(part.strip().lower() for part in (self.text(name) or "").split(",") if part.strip())
-        for host in hosts:
-            if not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?", host):
-                raise SettingsError(f"{name} has {host!r}. It takes host names or host:port, separated by commas.")
-        return tuple(dict.fromkeys((*known, *hosts)))
 
-    def base_url(self, name: str, default: str) -> str:
-        value = self.text(name)
-        if value is None:
-            return default
-        try:
-            url = urlsplit(value)
-            host, _ = url.hostname, url.port
-        except ValueError:
-            host, url = None, urlsplit("")
-        if not host or url.username or url.query or url.fragment or url.scheme not in {"https", "http"}:
-            raise SettingsError(f"{name} is {value!r}. It takes a base URL such as {default}.")
-        if url.scheme == "http" and host not in _LOOPBACK:
-            raise SettingsError(f"{name} is {value!r}. Plain http is accepted for this machine only (127.0.0.1).")
-        return value.rstrip("/")
+def _given(environment: Mapping[str, str], name: str) -> str | None:
+    value = environment.get(name, "").strip()
+    return None if not value or _PLACEHOLDER.search(value) else value
+
+
+def _given_path(environment: Mapping[str, str], name: str) -> str | None:
+    """The text of one path or several, with a home folder that no shell has filled in."""
+    parts = environment.get(name, "").split(os.pathsep)
+    value = os.pathsep.join(expanded(part.strip(), environment) for part in parts).strip()
+    return None if not value.strip(os.pathsep) or _PLACEHOLDER.search(value) else value
 
 
 def expanded(path: str, environment: Mapping[str, str] | None = None) -> str:
