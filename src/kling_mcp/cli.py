@@ -35,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
 def _command(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _speak_utf8()
+    # Each command imports what it needs by itself, so that the server does not wait for what it never uses.
     match options.command:
         case "demo":
             from kling_mcp.commands.demo import demo

@@ -25,12 +25,14 @@ import anyio
 
 from kling_mcp.catalog.models import load
 from kling_mcp.errors import FalRejected, RateLimited, SettingsError
+from kling_mcp.fal.http import FalHttp
+from kling_mcp.fal.platform import FalPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from kling_mcp.catalog.models import Argument, Endpoint, PictureLimits
-    from kling_mcp.fal.platform import FalPlatform, PublishedModel, UnitPrice
+    from kling_mcp.fal.platform import PublishedModel, UnitPrice
     from kling_mcp.settings import Settings
 
 __all__ = ["Difference", "check", "compare", "differences"]
@@ -119,8 +121,6 @@ async def compare(
     Raises:
         KlingError: fal.ai cannot be asked.
     """
-    from kling_mcp.fal.http import FalHttp
-    from kling_mcp.fal.platform import FalPlatform
 
     endpoints = load().endpoints
     ids = [endpoint.endpoint_id for endpoint in endpoints]

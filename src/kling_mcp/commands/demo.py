@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
+from kling_mcp.catalog.models import load
 from kling_mcp.errors import SettingsError, UnknownModel
 from kling_mcp.money import usd_text
-from kling_mcp.settings import expanded
+from kling_mcp.settings import Settings, expanded
 
 if TYPE_CHECKING:
     from mcp.client.client import Client
@@ -81,7 +82,6 @@ def demo(image: str | None, model: str | None, shots: int | None) -> int:
     Raises:
         SettingsError: An option cannot be used.
     """
-    from kling_mcp.settings import Settings
 
     film = _film(model, shots)
     picture = Path(expanded(image)).absolute() if image else _SAMPLE
@@ -113,7 +113,6 @@ def is_mp4(path: Path) -> bool:
 
 
 def _film(model: str | None, shots: int | None) -> _Film:
-    from kling_mcp.catalog.models import load
 
     try:
         endpoint = load().default if model is None else load().model(model)

@@ -22,10 +22,15 @@ import anyio
 
 from kling_mcp import __version__
 from kling_mcp.catalog.models import load
+from kling_mcp.catalog.pricing import quote
 from kling_mcp.commands.jobs import ledger_at
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
+from kling_mcp.fal.failures import Intercepted
+from kling_mcp.fal.http import Deadline, FalHttp, TransportError
+from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.jobs.sqlite.engine import SQLITE_VERSION
 from kling_mcp.media import disk
+from kling_mcp.media.optional import INSTALL_HINT, installed
 from kling_mcp.money import dollars, microusd_text, usd_text
 from kling_mcp.settings import Settings
 
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from kling_mcp.fal.http import FalHttp
     from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -99,7 +103,6 @@ async def _fal(settings: Settings) -> list[Finding]:
     if settings.backend == "simulator":
         text = "KLING_MCP_BACKEND is simulator: no key, no network, no money, no real video. It was not started."
         return [Finding("note", "backend", text)]
-    from kling_mcp.fal.http import FalHttp
 
     async with FalHttp(settings.hosts, settings.fal_key) as http:
         named = {"queue": settings.hosts.queue, "rest": settings.hosts.rest, "api": settings.hosts.api}
@@ -132,7 +135,6 @@ _NETWORK: Final = "Look at the network, a proxy or a firewall."
 
 async def _unreachable(http: FalHttp, base: str) -> str | None:
     """Why nobody answers at *base*; any HTTP answer, without the key, is one."""
-    from kling_mcp.fal.http import Deadline, TransportError
 
     try:
         await http.request("GET", f"{base}/", deadline=Deadline(5, 10, 10), authenticated=False)
@@ -142,8 +144,6 @@ async def _unreachable(http: FalHttp, base: str) -> str | None:
 
 
 async def _key(settings: Settings, http: FalHttp, *, asked: bool) -> Finding:
-    from kling_mcp.fal.failures import Intercepted
-    from kling_mcp.fal.platform import FalPlatform
 
     if settings.fal_key is None:
         return Finding("stop", "key", _NO_KEY)
@@ -248,7 +248,6 @@ def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Find
 
 def _cheapest_usd() -> Decimal:
     """The least that any job can hold, in US dollars."""
-    from kling_mcp.catalog.pricing import quote
 
     return min(
         quote(endpoint, seconds=min(length.lengths), audio=False, voice=False).ceiling_usd
@@ -261,7 +260,6 @@ def _cheapest_usd() -> Decimal:
 
 
 def _media() -> Finding:
-    from kling_mcp.media.optional import INSTALL_HINT, installed
 
     missing = [name for module, name in _MEDIA.items() if not installed(module)]
     if not missing:

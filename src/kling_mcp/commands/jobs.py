@@ -13,13 +13,13 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.money import microusd_text, usd_text
 from kling_mcp.settings import expanded
 
 if TYPE_CHECKING:
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import DaySpend
-    from kling_mcp.jobs.sqlite.engine import SqliteLedger
     from kling_mcp.settings import Settings
 
 __all__ = ["jobs", "ledger_at"]
@@ -59,7 +59,6 @@ def ledger_at(settings: Settings) -> SqliteLedger | None:
     traces = (settings.data_dir / f"{name}.{ending}" for ending in ("sqlite3", "id"))
     if not any(trace.exists() for trace in traces):
         return None
-    from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
     return SqliteLedger(settings.data_dir, lambda: uuid.uuid4().hex, name)
 
