@@ -1,4 +1,4 @@
-"""The command line: the server, and four commands for the person who runs it."""
+"""The command line: the server, and the commands for the person who runs it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def _command(arguments: Sequence[str]) -> int:
             from kling_mcp.commands.doctor import doctor
 
             return doctor()
+        case "install" | "uninstall":
+            from kling_mcp.commands.install import Machine, install, uninstall
+
+            if options.command == "uninstall":
+                return uninstall(options.host, Machine.this())
+            return install(
+                options.host, Machine.this(), only_print=options.print, reference=options.key_from_environment
+            )
         case "jobs":
             from kling_mcp.commands.jobs import jobs
 
@@ -99,6 +107,8 @@ def _serve(settings: Settings) -> int:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
+    from kling_mcp.commands.install import HOSTS
+
     parser = argparse.ArgumentParser(
         prog="kling-mcp",
         description="Kling videos on fal.ai for any MCP client. Without a command: the MCP server on standard "
@@ -110,6 +120,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--image", metavar="FILE", help="a picture to start from (default: a bundled one)")
     demo.add_argument("--model", metavar="M", help="a Kling model (default: the server's)")
     demo.add_argument("--shots", metavar="N", type=int, help="how many shots, 1 to 6 (default: 3, if the model can)")
+    for name, what in (("install", "write this server into"), ("uninstall", "take this server out of")):
+        command = commands.add_parser(name, help=f"{what} the configuration of an assistant")
+        command.add_argument("host", metavar="HOST", choices=HOSTS, help=", ".join(HOSTS))
+        if name == "install":
+            command.add_argument("--print", action="store_true", help="show the change and write nothing")
+            command.add_argument(
+                "--key-from-environment",
+                action="store_true",
+                help="let the assistant take FAL_KEY from its environment",
+            )
     commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
     commands.add_parser("jobs", help="the ledger as a table")
     catalog = commands.add_parser("catalog", help="the bundled schemas and prices")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kling_mcp.commands.install import Machine, install, uninstall
 from tests.hosts.models import END, Model, answering
 from tests.hosts.screen import TMUX, screen
 
@@ -223,3 +225,33 @@ def test_the_word_of_the_user_decides_in_a_terminal(
 
     assert told in model.told[0].replace("\\", "")
     assert place.jobs().count("kj_") == jobs
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "shown"),
+    [
+        ("claude-code", ["claude", "mcp", "list"], "kling: .* Connected"),
+        ("codex", ["codex", "mcp", "list"], r"kling +\S*python\S* +-m kling_mcp +FAL_KEY=\*+ +- +enabled"),
+    ],
+)
+def test_what_install_writes_is_what_the_program_reads(
+    name: str, command: list[str], shown: str, tmp_path: Path
+) -> None:
+    key = "11111111-2222-3333-4444-555555555555:0123456789abcdef0123456789abcdef"
+    install(name, Machine(sys.platform, tmp_path, {"FAL_KEY": key}, find=lambda _: None))
+
+    def says() -> str:
+        done = subprocess.run(
+            [str(PROGRAMS / command[0]), *command[1:]],
+            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+    assert re.search(shown, says())
+    uninstall(name, Machine(sys.platform, tmp_path, {}))
+    assert "kling" not in says()
