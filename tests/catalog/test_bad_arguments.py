@@ -135,6 +135,12 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
         "aspect_ratio",
         ("use a model that takes it: v3-standard, v1.6-pro.", "The picture sets"),
     ),
+    *(
+        (SINGLE, {"model": model, "end_image": IMAGE}, "end_image", (f"{model} does not take end_image", "v2.1-pro"))
+        for model in ("v2.5-turbo-standard", "v2.1-standard", "v2.1-master", "v1.6-standard")
+    ),
+    (SINGLE, {"model": "v2.1-pro", "generate_audio": True}, "generate_audio", ("makes no sound", "v2.6-pro")),
+    (SINGLE, {"model": "v2.6-pro", "cfg_scale": 0.4}, "cfg_scale", ("v2.6-pro does not take", "v2.5-turbo-pro")),
     (SINGLE, {"model": "v3-pro", "aspect_ratio": "1:1"}, "aspect_ratio", ("takes it: v3-standard, v1.6-pro.",)),
     (SINGLE, {"model": "v3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard, v2.6-pro.",)),
     (SINGLE, {"model": "o3-pro", "voice_ids": ["v"]}, "voice_ids", ("takes it: v3-standard, v2.6-pro.",)),

@@ -25,7 +25,7 @@ MODELS = (
     *("v3-turbo-standard", "v3-turbo-pro", "o1-standard", "o1-pro", "v2.6-pro", "v2.5-turbo-standard"),
     *("v2.5-turbo-pro", "v2.1-standard", "v2.1-pro", "v2.1-master", "v1.6-standard", "v1.6-pro"),
 )
-MEASURED = ("o3-standard", "o3-pro", "v2.6-pro", "v1.6-standard")
+MEASURED = ("o3-standard", "o3-pro", "v3-standard", "v3-pro", "v2.6-pro", "v1.6-standard")
 every_endpoint = pytest.mark.parametrize("endpoint", load().endpoints, ids=lambda it: it.model)
 
 

@@ -48,9 +48,9 @@ def test_the_basis_is_the_sum_with_the_date_and_source_of_the_rate() -> None:
 
     assert it.basis == (
         "5 s \N{MULTIPLICATION SIGN} $0.112/s (audio on); "
-        "list price 2026, fal.ai model page of o3/standard image-to-video"
+        "list price 2026-08-27, fal.ai model page and model catalog of o3/standard"
     )
-    assert it.sources == ("2026, fal.ai model page of o3/standard image-to-video",)
+    assert it.sources == ("2026-08-27, fal.ai model page and model catalog of o3/standard",)
 
 
 @pytest.mark.parametrize(

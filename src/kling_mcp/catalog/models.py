@@ -60,7 +60,7 @@ ArgumentKind: TypeAlias = Literal[
     "picture", "https_url", "text", "number", "audio", "choice", "length", "voice", "object", "shot"
 ]
 RuleKind: TypeAlias = Literal[
-    "exactly_one", "count", "together", "text_length", "needs", "reference", "given", "one_group"
+    "exactly_one", "count", "together", "text_length", "needs", "reference", "given", "one_group", "beside"
 ]
 
 _BUNDLED: Final = Path(__file__).with_name("endpoints")

@@ -11,6 +11,7 @@ Each endpoint's file lists its rules as data; here is what the kinds mean.
 * ``reference``    a marker in a text, such as one with a number, names something that is there
 * ``given``        an argument is worth a remark whenever it is given
 * ``one_group``    an object is described by one group of its members
+* ``beside``       the first member of a group needs one of the others beside it
 """
 
 from __future__ import annotations
@@ -198,6 +199,17 @@ def _one_group(rule: Rule, case: _Case) -> None:
                 case.findings.warnings.append(f"{path} has members of several kinds. {rule.say}")
 
 
+def _beside(rule: Rule, case: _Case) -> None:
+    for selector in rule.of:
+        for path, value in case.select(selector):
+            for first, *others in rule.groups:
+                if first in cast("Given", value) and not set(others) & set(cast("Given", value)):
+                    names = " or ".join(others)
+                    case.broken(
+                        rule, f"{path}.{others[0]}", f"{path} has {first} without {names}.", f"Add {names} to {path}."
+                    )
+
+
 _CHECKS: Final[Mapping[RuleKind, Callable[[Rule, _Case], None]]] = {
     "exactly_one": _exactly_one,
     "count": _count,
@@ -207,4 +219,5 @@ _CHECKS: Final[Mapping[RuleKind, Callable[[Rule, _Case], None]]] = {
     "reference": _reference,
     "given": _given,
     "one_group": _one_group,
+    "beside": _beside,
 }
