@@ -30,7 +30,8 @@ from mcp.server.subscriptions import PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 
 from kling_mcp.server.app import build
-from kling_mcp.server.tasks import JobTasks, Task, declared, undeclared
+from kling_mcp.server.notifier import ChangeNotifier
+from kling_mcp.server.tasks import JobTasks, Task, declared, offered, undeclared
 from kling_mcp.server.tools import TOOLS, Tool
 from kling_mcp.settings import Settings
 from tests.server.serving import http
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
     from mcp.server.streamable_http import EventCallback
 
-    from kling_mcp.server.app import App, KlingServer
-    from kling_mcp.server.tools import Call
+    from kling_mcp.server.app import KlingServer
+    from kling_mcp.server.context import AppContext, Call
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 SOUND = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
@@ -53,10 +54,18 @@ Answer = t.CallToolResult | t.InputRequiredResult | dict[str, Any]
 def served(settings: Settings) -> KlingServer:
     """The server of *settings* with the suites' tools, resources, prompts and tasks beside its own."""
     tools = {
-        name: Tool(name, name, f"Fixture {name}.", _PLAIN, schema, run, None)
+        name: Tool(
+            name=name,
+            title=name,
+            description=f"Fixture {name}.",
+            annotations=_PLAIN,
+            takes=schema,
+            gives=None,
+            run=run,
+        )
         for name, (schema, run) in FIXTURES.items()
     }
-    server = build(settings, tools={**TOOLS, **tools}, task_source=lambda app: _of_app(app))
+    server = build(settings, tools={**TOOLS, **tools}, task_source=_MADE_UP, notifier=_NOTIFIER)
     _beside(server)
     return server
 
@@ -119,12 +128,12 @@ async def _region(call: Call) -> Answer:
 
 
 async def _tools_change(call: Call) -> Answer:
-    await call.app.notifier.publish(ToolsListChanged())
+    await _NOTIFIER.publish(ToolsListChanged())
     return text("tool list changed")
 
 
 async def _prompts_change(call: Call) -> Answer:
-    await call.app.notifier.publish(PromptsListChanged())
+    await _NOTIFIER.publish(PromptsListChanged())
     return text("prompt list changed")
 
 
@@ -275,14 +284,14 @@ class _Work:
 class _MadeUp:
     """Made-up tasks by id; any other id is a job's."""
 
-    def __init__(self, jobs: JobTasks) -> None:
-        self._jobs = jobs
+    def __init__(self) -> None:
+        self._jobs = JobTasks()
         self.works: dict[str, _Work] = {}
 
-    async def look(self, task_id: str) -> Task:
+    async def look(self, app: AppContext, task_id: str) -> Task:
         work = self.works.get(task_id)
         if work is None:
-            return await self._jobs.look(task_id)
+            return await self._jobs.look(app, task_id)
         at = work.created_ms
         if work.cancelled:
             return Task(task_id, "cancelled", "cancelled", at, at)
@@ -294,32 +303,28 @@ class _MadeUp:
             return Task(task_id, "failed", "failed", at, at, error=work.error)
         return Task(task_id, "completed", "done", at, at, work.result)
 
-    async def answer(self, task_id: str, responses: Mapping[str, Any]) -> None:
+    async def answer(self, app: AppContext, task_id: str, responses: Mapping[str, Any]) -> None:
         if (work := self.works.get(task_id)) is not None:
             work.questions = {key: asked for key, asked in work.questions.items() if key not in responses}
 
-    async def cancel(self, task_id: str) -> None:
+    async def cancel(self, app: AppContext, task_id: str) -> None:
         if (work := self.works.get(task_id)) is None:
-            await self._jobs.cancel(task_id)
+            await self._jobs.cancel(app, task_id)
         else:
             work.cancelled = True
 
 
-_MADE_UP: dict[int, _MadeUp] = {}
-
-
-def _of_app(app: App) -> _MadeUp:
-    return _MADE_UP.setdefault(id(app), _MadeUp(app.jobs))
+# One server in this process.
+_MADE_UP = _MadeUp()
+_NOTIFIER = ChangeNotifier()
 
 
 async def _as_task(call: Call, work: _Work) -> Answer:
-    source = _of_app(call.app)
-    task_id = f"made-up-{secrets.token_hex(8)}"
-    source.works[task_id] = work
-    offered = call.app.tasks.offered(call.ctx, await source.look(task_id))
-    if offered is None:
+    if not declared(call.ctx):
         raise undeclared()
-    return offered
+    task_id = f"made-up-{secrets.token_hex(8)}"
+    _MADE_UP.works[task_id] = work
+    return offered(await _MADE_UP.look(call.app, task_id))
 
 
 async def _slow(call: Call) -> Answer:

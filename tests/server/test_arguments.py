@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kling_mcp.catalog.models import load
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.server.arguments import read
 from kling_mcp.server.tools import TOOLS
@@ -14,6 +13,15 @@ from tests.server.hosts import ERAS, NEWER, SHORT, data, finished, house, refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kling_mcp.server.inputs import Input
+
+
+def takes(tool: str) -> type[Input]:
+    takes = TOOLS[tool].takes
+    assert isinstance(takes, type)
+    return takes
+
 
 OURS = "kj_Ab-9_fGhIjKlMnOpQrStU-"
 
@@ -46,7 +54,7 @@ READ: list[tuple[str, dict[str, Any], dict[str, object]]] = [
 
 @pytest.mark.parametrize(("tool", "given", "found"), READ)
 def test_what_hosts_write_differently_is_read(tool: str, given: dict[str, Any], found: dict[str, object]) -> None:
-    known = read(given, TOOLS[tool].schema(load()))
+    known = read(given, takes(tool)).model_dump(exclude_unset=True)
 
     assert {name: known[name] for name in found} == found
     assert set(known) - {"job_id", "outcome"} <= set(found)
@@ -82,7 +90,7 @@ def test_all_that_is_wrong_is_refused_at_once_with_the_nearest_that_there_is(
     tool: str, given: dict[str, Any], nearest: dict[str, str | None]
 ) -> None:
     with pytest.raises(InvalidArguments) as caught:
-        read(given, TOOLS[tool].schema(load()))
+        read(given, takes(tool))
 
     assert {fault.path: fault.nearest for fault in caught.value.faults} == nearest
     for fault in caught.value.faults:
@@ -140,7 +148,7 @@ async def test_every_fault_of_a_call_is_in_one_refusal_as_text_and_as_data(era: 
     faults = {fault["path"]: fault for fault in error["faults"]}
     assert set(faults) == {"image", "duration", "resolution", "voice_ids"}
     assert faults["resolution"]["models"] == ["o3-4k", "v3-4k"]
-    assert faults["voice_ids"]["models"] == ["v3-standard"]
+    assert faults["voice_ids"]["models"] == ["v3-standard", "v2.6-pro"]
     assert set(faults["duration"]) == {"path", "value", "allowed", "nearest", "models"}
     assert (faults["duration"]["value"], faults["duration"]["nearest"]) == (20, "15")
     assert "last-frame" in error["next_step"]

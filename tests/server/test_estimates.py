@@ -11,7 +11,7 @@ import pytest
 
 from kling_mcp.catalog.models import load
 from kling_mcp.jobs.ledger import DaySpend
-from kling_mcp.server.models import estimate, estimate_headline
+from kling_mcp.server.estimates import estimate, estimate_headline
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def settings(tmp_path: Path, **environment: str) -> Settings:
 
 
 def estimated(tmp_path: Path, arguments: dict[str, Any], **environment: str) -> dict[str, Any]:
-    return estimate(load(), arguments, settings(tmp_path, **environment), TODAY)
+    return estimate(load(), arguments, settings(tmp_path, **environment), TODAY).data()
+
+
+def headline(tmp_path: Path, arguments: dict[str, Any]) -> str:
+    return estimate_headline(load(), estimate(load(), arguments, settings(tmp_path), TODAY))
 
 
 def rows(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -58,10 +62,10 @@ def test_a_comparison_says_of_each_model_its_sound_its_ceiling_and_whether_the_u
         "o3-4k",
         "v3-4k",
     ]
-    headline = estimate_headline(load(), data)
-    assert "v3-standard $0.63 (at most $1.26)" in headline
-    assert "Without a model a job uses o3-standard." in headline
-    assert "asked first for v3-standard, v3-pro, v2.1-master, o3-4k, v3-4k." in headline
+    said = headline(tmp_path, {})
+    assert "v3-standard $0.63 (at most $1.26)" in said
+    assert "Without a model a job uses o3-standard." in said
+    assert "asked first for v3-standard, v3-pro, v2.1-master, o3-4k, v3-4k." in said
 
 
 @pytest.mark.parametrize(("wish", "out"), [(True, SILENT), (False, {"v3-turbo-standard", "v3-turbo-pro"})])
@@ -78,7 +82,7 @@ def test_a_call_that_the_default_does_not_take_is_not_said_to_use_it(tmp_path: P
 
     assert data["model"] == "v3-standard"
     assert any("o3-standard, the default, does not take this call" in warning for warning in data["warnings"])
-    assert "uses o3-standard, which does not take this call." in estimate_headline(load(), data)
+    assert "uses o3-standard, which does not take this call." in headline(tmp_path, {"voice_ids": ["a"]})
 
 
 @pytest.mark.parametrize(
@@ -109,13 +113,13 @@ def test_a_picture_in_the_call_is_not_given_back(tmp_path: Path) -> None:
 def test_the_budget_says_what_is_held_spent_and_left(tmp_path: Path) -> None:
     own = settings(tmp_path, KLING_MCP_DAILY_BUDGET_USD="10", KLING_MCP_MAX_JOB_USD="4")
 
-    assert estimate(load(), {}, own, TODAY)["budget"] == {
+    assert estimate(load(), {}, own, TODAY).budget.data() == {
         "job_limit_usd": 4.0,
         "remaining_today_usd": 6.5,
         "held_usd": 1.5,
         "spent_usd": 2.0,
     }
-    unknown = estimate(load(), {}, own, None)["budget"]
+    unknown = estimate(load(), {}, own, None).budget.data()
     assert (unknown["job_limit_usd"], unknown["remaining_today_usd"]) == (4.0, None)
 
 

@@ -12,17 +12,8 @@ import pytest
 
 from kling_mcp.errors import InvalidArguments, NoApiKey, UnknownJob
 from kling_mcp.jobs.job import Again, Fault, Job
-from kling_mcp.server.results import (
-    arguments_of,
-    compact,
-    job_failure,
-    job_result,
-    job_view,
-    jobs_headline,
-    jobs_view,
-    refusal,
-    result,
-)
+from kling_mcp.server.results import job_failure, job_result, refusal, result
+from kling_mcp.server.views import JobsView, JobView, SpendTodayView, View, arguments_of, compact
 from tests.jobs.support import NOW_MS, intent, job
 
 MOST_BYTES = 8_000
@@ -30,8 +21,12 @@ MOST_BYTES = 8_000
 
 PICTURE = "data:image/jpeg;base64," + "A" * 853_336
 URL = "https://v3.fal.media/files/a/out.mp4"
-TODAY = {"today_usd": 1.25, "held_usd": 0.5, "remaining_usd": 23.25, "limit_usd": 25.0}
+TODAY = SpendTodayView(today_usd=1.25, held_usd=0.5, remaining_usd=23.25, limit_usd=25.0)
 TAKE = re.compile(r"\btake\b|try again|once more|another attempt", re.IGNORECASE)
+
+
+class _Shown(View):
+    request: dict[str, Any]
 
 
 def ended(state: Any = "failed", billed: Any = "no", again: Again | None = None, code: str = "fal_rejected") -> Job:
@@ -77,15 +72,15 @@ def test_the_next_step_is_one_that_works_and_no_second_payment(name: str) -> Non
     """
     shown, says, offers_a_take = STEPS[name]
 
-    view = job_view(shown, NOW_MS)
+    view = JobView.of(shown, NOW_MS).data()
 
     assert says in view["next_step"]
     assert (TAKE.search(json.dumps(view["next_step"])) is not None) is offers_a_take
     assert ("link" in view["next_step"] or "video.url" in view["next_step"]) <= (
         view["video"] is not None and view["video"]["url"] is not None
     )
-    later = job_view(replace(shown, intent=replace(shown.intent, take=4)), NOW_MS)
-    assert later["next_step"] == view["next_step"].replace("take 2", "take 5")
+    later = JobView.of(replace(shown, intent=replace(shown.intent, take=4)), NOW_MS)
+    assert later.next_step == view["next_step"].replace("take 2", "take 5")
     if shown.fault is not None and shown.state in {"failed", "not_submitted"}:
         text = said(job_failure(shown, NOW_MS))
         assert view["next_step"] in text
@@ -124,7 +119,7 @@ def test_what_is_shown_is_short_whatever_a_job_holds(asked: bool) -> None:
         assert view["arguments"]["negative_prompt"].endswith("(cut; whole in kling://jobs/kj_1)")
         # The user's yes to a price was for one purchase.
         assert not {"max_cost_usd", "wait_seconds"} & set(view["arguments"])
-    assert arguments_of(shown)["arguments"]["negative_prompt"] == arguments["negative_prompt"]
+    assert arguments_of(shown)["negative_prompt"] == arguments["negative_prompt"]
 
 
 def test_twenty_rows_fit_a_page_and_more_have_a_cursor() -> None:
@@ -142,12 +137,13 @@ def test_twenty_rows_fit_a_page_and_more_have_a_cursor() -> None:
         for seq in range(40, 0, -1)
     ]
 
-    page = jobs_view(rows[:21], 20, TODAY)
+    view = JobsView.of(rows[:21], 20, TODAY)
+    page = view.data()
 
     assert len(compact(page).encode()) + 100 <= MOST_BYTES
     assert len(page["jobs"]) == 20
     assert page["next_cursor"] == "21"
-    assert page["spend"] == TODAY
+    assert page["spend"] == TODAY.data()
     assert page["jobs"][0] == {
         "job_id": rows[0].job_id,
         "state": "completed",
@@ -159,12 +155,12 @@ def test_twenty_rows_fit_a_page_and_more_have_a_cursor() -> None:
         "saved_to": path,
         "error": None,
     }
-    assert jobs_headline(page) == "20 jobs; next_cursor leads to older ones."
-    long = jobs_view([replace(row, saved_to="/" + "x" * 3_000) for row in rows[:21]], 20, TODAY)
+    assert view.headline == "20 jobs; next_cursor leads to older ones."
+    long = JobsView.of([replace(row, saved_to="/" + "x" * 3_000) for row in rows[:21]], 20, TODAY).data()
     assert len(compact(long).encode()) <= MOST_BYTES
     assert long["next_cursor"] == str(rows[len(long["jobs"]) - 1].seq)
     failed = replace(ended(), intent=intent(arguments={"shots": [{"prompt": "a"}, {"prompt": "b"}]}))
-    (other,) = jobs_view([failed], 1, TODAY)["jobs"]
+    (other,) = JobsView.of([failed], 1, TODAY).data()["jobs"]
     assert (other["prompt"], other["url"], other["error"]) == ("a / b", None, "fal_rejected: It was refused.")
 
 
@@ -196,7 +192,7 @@ def test_a_picture_given_as_text_is_named_in_every_kind_of_result() -> None:
     fault = Fault("fal_rejected", f"fal.ai cannot read {PICTURE}.", "no", upstream_detail=PICTURE)
     failed = job(state="failed", fault=fault, warnings=(f"{PICTURE} was turned.",))
     for answer in (
-        result("An estimate.", {"request": {"image_url": PICTURE, "elements": [{"url": PICTURE}]}}),
+        result("An estimate.", _Shown(request={"image_url": PICTURE, "elements": [{"url": PICTURE}]})),
         job_result(failed, NOW_MS, with_arguments=True),
         job_failure(failed, NOW_MS),
         refusal(InvalidArguments(f"image is {PICTURE!r}.", "Give a picture."), spends=True),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mcp_types as t
 import pytest
 
 from kling_mcp.server.app import build
-from kling_mcp.server.tools import TOOLS, Tool
+from kling_mcp.server.tools import TOOLS
 from kling_mcp.settings import Settings
 from tests.conftest import CANARY_KEY
 from tests.server.hosts import DEAR, ERAS, NEWER, OLDER, SHORT, code_of, data, finished, house, refused
@@ -130,7 +131,7 @@ async def test_a_defect_in_a_tool_is_told_by_a_reference_and_nothing_else(
         raise Boom(SECRET)
 
     like = TOOLS["image_to_video" if spends else "get_job"]
-    broken = Tool("broken", like.title, like.description, like.annotations, like.schema, _raises, None)
+    broken = replace(like, name="broken", gives=None, run=_raises)
     async with house(tmp_path) as place:
         server = build(Settings.from_environment(place.environment), tools={**TOOLS, "broken": broken})
         async with _client(server, era) as client:

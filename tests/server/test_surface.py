@@ -17,7 +17,10 @@ import jsonschema
 import pytest
 
 from kling_mcp.catalog.models import load
+from kling_mcp.server.calls import HANDLERS
 from kling_mcp.server.instructions import instructions
+from kling_mcp.server.tools import TOOLS
+from kling_mcp.server.views import ConfirmationView, ModelView
 from kling_mcp.settings import Settings
 from tests.server.hosts import ERAS, NEWER, OLDER, SHORT, data, house
 
@@ -239,7 +242,7 @@ def test_the_instructions_are_short_and_their_first_part_is_whole(backend: str, 
 @pytest.mark.parametrize("era", ERAS)
 async def test_every_answer_fits_the_schema_that_the_tool_declares(era: str, tmp_path: Path) -> None:
     """
-    A client may check; the SDK's does.
+    A client may check; the SDK's does. The list has only the beginning of each schema; the whole view holds too.
     """
     async with house(tmp_path) as place, place.connect(era) as client:
         schemas = {tool["name"]: tool.get("outputSchema", {}) for tool in await tools_of(client)}
@@ -255,4 +258,16 @@ async def test_every_answer_fits_the_schema_that_the_tool_declares(era: str, tmp
             ("list_jobs", {}),
             ("cancel_job", {"job_id": job["job_id"]}),
         ):
-            jsonschema.validate(data(await client.call_tool(name, arguments)), schemas[name])
+            found = data(await client.call_tool(name, arguments))
+            jsonschema.validate(found, schemas[name])
+            gives = TOOLS[name].gives
+            if found.get("state") == "needs_confirmation":
+                gives = ConfirmationView
+            elif arguments == {"model": "v3-standard"}:
+                gives = ModelView
+            assert gives is not None
+            jsonschema.validate(found, gives.model_json_schema() | {"additionalProperties": False})
+
+
+def test_every_tool_of_the_list_has_a_function_that_answers_it() -> None:
+    assert list(HANDLERS) == list(TOOLS)

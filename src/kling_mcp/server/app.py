@@ -1,5 +1,5 @@
 """
-The server: which request goes where, and what lives as long as it serves.
+App: wires the server, its handlers and what lives as long as it serves.
 
 Before the first answer nothing is opened: no database, no network, no HTTP
 library. The ledger is brought up to date shortly after.
@@ -12,7 +12,8 @@ import logging
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -25,30 +26,28 @@ from pydantic import ValidationError
 
 from kling_mcp import __version__
 from kling_mcp.catalog.models import Catalog, load
-from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable
+from kling_mcp.errors import Internal
 from kling_mcp.jobs.service import JobService
-from kling_mcp.server import confirm, prompts, resources, results, tasks
-from kling_mcp.server.call_budget import CallBudget
+from kling_mcp.server import prompts, resources, tasks
+from kling_mcp.server.context import AppContext
 from kling_mcp.server.eras import known_to_the_client
 from kling_mcp.server.instructions import instructions
 from kling_mcp.server.notifier import ChangeNotifier
-from kling_mcp.server.tools import TOOLS, Call, definitions
+from kling_mcp.server.tools import TOOLS, Tool, call_tool, list_tools
 from kling_mcp.server.ui import page
 from kling_mcp.settings import FalHosts, Secret, Settings
-from kling_mcp.texts import showable, unencodable
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
     from kling_mcp.fal.client import Fal
-    from kling_mcp.jobs.job import Job
-    from kling_mcp.jobs.ledger import DaySpend, Ledger
+    from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.runtime import Runtime
-    from kling_mcp.server.tools import Tool
 
-__all__ = ["App", "KlingServer", "build"]
+__all__ = ["KlingServer", "build"]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,7 @@ _NAME: Final = "kling-mcp"
 _WARM_AFTER_SECONDS: Final = 0.5
 _NEEDED_BY_THE_FIRST_JOB: Final = (
     "jsonschema",
-    "kling_mcp.catalog.plan",
-    "kling_mcp.catalog.pricing",
+    "kling_mcp.server.calls",
     "kling_mcp.jobs.pictures",
     "kling_mcp.jobs.sqlite.engine",
     "kling_mcp.jobs.workers",
@@ -67,82 +65,15 @@ _NEEDED_BY_THE_FIRST_JOB: Final = (
 _HOUR_MS: Final = 3_600_000
 
 
-class App:
-    """
-    What every request works with, for as long as the server serves.
-
-    Args:
-        source: Where tasks are kept; the jobs themselves if not given.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        service: JobService,
-        notifier: ChangeNotifier,
-        tools: Mapping[str, Tool] = TOOLS,
-        source: Callable[[App], tasks.TaskSource] | None = None,
-    ) -> None:
-        self.catalog = catalog
-        self.service = service
-        self.notifier = notifier
-        self.tools = tools
-        self.jobs = tasks.JobTasks(self)
-        self.tasks = tasks.Tasks(source(self) if source else self.jobs)
-
-    def now_ms(self) -> int:
-        """UTC milliseconds since 1970."""
-        return self.service.runtime.now_ms()
-
-    def call_budget(self) -> CallBudget:
-        """The time of one call, from now on."""
-        return CallBudget(
-            lambda work: self.service.in_background(cast("Callable[[], Coroutine[Any, Any, None]]", work))
-        )
-
-    async def spent_today(self, budget: CallBudget) -> DaySpend | None:
-        """What is held and spent today; None if the ledger cannot say."""
-        try:
-            # A price is worth more at once than with the rest of the budget.
-            return (await budget.within(self.service.store.spend, extra_seconds=-3))[0]
-        except KlingError:
-            return None
-
-    async def spend_today(self, budget: CallBudget) -> results.Json:
-        """What is spent, held and left of today's budget."""
-        today = (await budget.within(self.service.store.spend))[0]
-        return results.spend_today(today, self.service.settings.daily_budget_usd)
-
-    async def cancel(self, job_id: str, budget: CallBudget) -> tuple[Job, str]:
-        """
-        Ask for a job to be cancelled; fal is not waited for longer than a call may take.
-
-        Raises:
-            UnknownJob: No such job.
-        """
-        silent = LedgerUnavailable("", "")
-        try:
-            return await budget.within(lambda: self.service.cancel(job_id), silent, extra_seconds=-1)
-        except LedgerUnavailable as trouble:
-            if trouble is not silent:
-                raise
-        job = await budget.within(lambda: self.service.store.get(job_id))
-        return job, "fal.ai has not answered yet whether it drops the job: it may still run and be billed."
-
-    def repair_in_background(self, job: Job) -> None:
-        """Try once more to save a finished video that could not be saved."""
-        self.service.repair_in_background(job)
-
-
-class KlingServer(Server[App]):
+class KlingServer(Server[AppContext]):
     """The SDK's server, with change notifications declared to clients of the older era too."""
 
-    app: App | None = None
+    service: JobService | None = None
 
     async def close(self) -> None:
         """Bring work to an end within two seconds; what cannot end stays as it is in the ledger."""
-        if self.app is not None:
-            await self.app.service.close()
+        if self.service is not None:
+            await self.service.close()
 
     def create_initialization_options(
         self,
@@ -163,7 +94,8 @@ def build(
     open_fal: Callable[[Settings], Fal] | None = None,
     open_ledger: Callable[[], Ledger] | None = None,
     tools: Mapping[str, Tool] = TOOLS,
-    task_source: Callable[[App], tasks.TaskSource] | None = None,
+    task_source: tasks.TaskSource | None = None,
+    notifier: ChangeNotifier | None = None,
 ) -> KlingServer:
     """
     A server for *settings*; nothing is opened until it serves.
@@ -175,22 +107,22 @@ def build(
         open_ledger: Opens the ledger.
         tools: What can be called, by name, in the order of `tools/list`.
         task_source: Where tasks are kept; the jobs themselves if not given.
+        notifier: Tells clients of changes.
     """
-    notifier = ChangeNotifier()
+    changes = notifier or ChangeNotifier()
 
     @asynccontextmanager
-    async def lifespan(_: Server[App]) -> AsyncGenerator[App]:
+    async def lifespan(_: Server[AppContext]) -> AsyncGenerator[AppContext]:
         async with AsyncExitStack() as stack:
-            mine = (
-                await stack.enter_async_context(_simulated(settings)) if settings.backend == "simulator" else settings
-            )
-            service = JobService(mine, lambda: (open_fal or _fal)(mine), open_ledger, runtime)
+            used = settings
+            if settings.backend == "simulator":
+                used = await stack.enter_async_context(_simulated(settings))
+            service = JobService(used, lambda: (open_fal or _fal)(used), open_ledger, runtime)
             await stack.enter_async_context(service.open())
-            app = App(catalog(), service, notifier, tools, task_source)
-            service.store.subscribe(notifier.job_changed)
-            service.in_background(_warm, app)
-            server.app = app
-            yield app
+            service.store.subscribe(changes.job_changed)
+            service.in_background(_warm, service)
+            server.service = service
+            yield AppContext(catalog(), service)
 
     server = KlingServer(
         _NAME,
@@ -205,27 +137,28 @@ def build(
             "prompts/list": CacheHint(_HOUR_MS, "public"),
             "resources/templates/list": CacheHint(_HOUR_MS, "public"),
         },
-        on_list_tools=_list_tools,
-        on_call_tool=_call_tool,
-        on_list_resources=_list_resources,
-        on_list_resource_templates=_list_templates,
-        on_read_resource=_read_resource,
-        on_subscribe_resource=notifier.subscribe,
-        on_unsubscribe_resource=notifier.unsubscribe,
-        on_subscriptions_listen=notifier.listen,
-        on_list_prompts=_list_prompts,
-        on_get_prompt=_get_prompt,
-        on_completion=_complete,
+        on_list_tools=partial(list_tools, tools),
+        on_call_tool=partial(call_tool, tools),
+        on_list_resources=changes.list_resources,
+        on_list_resource_templates=resources.list_templates,
+        on_read_resource=resources.read_resource,
+        on_subscribe_resource=changes.subscribe,
+        on_unsubscribe_resource=changes.unsubscribe,
+        on_subscriptions_listen=changes.listen,
+        on_list_prompts=prompts.list_prompts,
+        on_get_prompt=prompts.get_prompt,
+        on_completion=resources.complete,
     )
-    tasks.serve(server, _tasks_of)
+    tasks.serve(server, task_source or tasks.JobTasks())
     server.extensions[page.EXTENSION] = {}
-    server.middleware += [_guard, known_to_the_client]
+    server.middleware += [_without_details, known_to_the_client]
     # Seals what a confirmation carries from one call to the next, so that no client can make one up.
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=_NAME))
     return server
 
 
 def _fal(settings: Settings) -> Fal:
+    # With httpx, which takes a fifth of a second to load.
     from kling_mcp.fal.client import Fal
 
     return Fal(settings)
@@ -234,6 +167,7 @@ def _fal(settings: Settings) -> Fal:
 @asynccontextmanager
 async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
     """fal's queue in this process, and settings that point to it."""
+    # With Starlette and uvicorn, which only this backend needs.
     from kling_mcp.simulator.app import Simulator
     from kling_mcp.simulator.serve import bind, serving, urls_of
 
@@ -248,92 +182,16 @@ async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
         )
 
 
-async def _warm(app: App) -> None:
+async def _warm(service: JobService) -> None:
     """Once the first answers are out: load what the first job needs, and bring the ledger up to date."""
     await anyio.sleep(_WARM_AFTER_SECONDS)
-    await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
-    await app.service.recover()
-
-
-def _load() -> None:
     for module in _NEEDED_BY_THE_FIRST_JOB:
-        importlib.import_module(module)
+        await anyio.to_thread.run_sync(importlib.import_module, module, abandon_on_cancel=True)
+    await service.recover()
 
 
-# ---- requests
-
-
-async def _list_tools(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListToolsResult:
-    app = ctx.lifespan_context
-    return t.ListToolsResult(
-        tools=definitions(app.tools, app.catalog, app.service.settings, forms=confirm.shows_forms(ctx))
-    )
-
-
-async def _call_tool(
-    ctx: ServerRequestContext[App], params: t.CallToolRequestParams
-) -> t.CallToolResult | t.InputRequiredResult:
-    app = ctx.lifespan_context
-    tool = app.tools.get(params.name)
-    if tool is None:
-        raise MCPError(code=t.INVALID_PARAMS, message=f"There is no tool {params.name[:60]!r}")
-    call = Call(app, ctx, params, app.call_budget())
-    try:
-        if (where := unencodable(params.arguments)) is not None:
-            raise InvalidArguments(
-                f"The text of {where} is not Unicode: it holds half a character (such as half an emoji), or bytes that "
-                "are not UTF-8.",
-                "Send it again with whole characters.",
-                field=where,
-            )
-        answer: Any = await tool.run(call)
-    except KlingError as error:
-        return results.refusal(error, spends=tool.spends, key=app.service.settings.fal_key)
-    except MCPError:
-        raise
-    except Exception:
-        reference = secrets.token_hex(4)
-        log.exception("tool failed", extra={"tool": params.name, "reference": reference})
-        return results.refusal(Internal(reference, billed=call.billed), spends=tool.spends)
-    return answer
-
-
-async def _list_resources(
-    ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
-) -> t.ListResourcesResult:
-    if ctx.protocol_version < tasks.MODERN:
-        ctx.lifespan_context.notifier.remember(ctx)
-    return await resources.listed(ctx.lifespan_context, params.cursor if params else None)
-
-
-async def _list_templates(
-    ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None
-) -> t.ListResourceTemplatesResult:
-    return resources.templates()
-
-
-async def _read_resource(ctx: ServerRequestContext[App], params: t.ReadResourceRequestParams) -> t.ReadResourceResult:
-    return await resources.read(ctx.lifespan_context, ctx, str(params.uri))
-
-
-async def _list_prompts(ctx: ServerRequestContext[App], params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
-    return prompts.listed()
-
-
-async def _get_prompt(ctx: ServerRequestContext[App], params: t.GetPromptRequestParams) -> t.GetPromptResult:
-    return prompts.get(params)
-
-
-async def _complete(ctx: ServerRequestContext[App], params: t.CompleteRequestParams) -> t.CompleteResult:
-    return await resources.complete(ctx.lifespan_context, params)
-
-
-def _tasks_of(app: App) -> tasks.Tasks:
-    return app.tasks
-
-
-async def _guard(ctx: ServerRequestContext[App], call_next: CallNext) -> HandlerResult:
-    """Let no message of a defect out: the SDK sends its text to clients of the older era."""
+async def _without_details(ctx: ServerRequestContext[AppContext], call_next: CallNext) -> HandlerResult:
+    """Keep the text of a defect in the log: the SDK sends it to clients of the older era."""
     try:
         return await call_next(ctx)
     except (MCPError, ValidationError):

@@ -1,13 +1,13 @@
 """
-Arguments of the tools that start no job, read against the tool's own schema.
+Arguments of the tools that start no job, read into the tool's input model.
 
-The schemas here are flat, with strings, whole numbers and enums. Values are
-read as those of a job are, by `kling_mcp.catalog.values`.
+Values are read as those of a job are, by `kling_mcp.catalog.values`, however
+a host or a model writes them; only then is the model made of them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kling_mcp.catalog.values import (
     ValidationReport,
@@ -23,6 +23,7 @@ from kling_mcp.catalog.values import (
 from kling_mcp.catalog.values import text as text_in
 from kling_mcp.errors import ArgumentFault, InvalidArguments
 from kling_mcp.ids import job_id_in, unwrapped
+from kling_mcp.server.inputs import Input, input_schema
 from kling_mcp.server.schemas import LONGEST_WAIT_SECONDS
 from kling_mcp.texts import showable
 
@@ -31,17 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
+I = TypeVar("I", bound=Input)  # noqa: E741
 
-def read(arguments: Mapping[str, object], schema: Mapping[str, Any]) -> dict[str, object]:
+
+def read(arguments: Mapping[str, object], model: type[I]) -> I:
     """
-    The given *arguments*, checked; those that say nothing are left out.
+    The given *arguments* as *model*; those that say nothing have their defaults.
 
     Raises:
-        InvalidArguments: Some are unknown, missing, or not what the schema allows; all of them are named.
+        InvalidArguments: Some are unknown, missing, or not what the model allows; all of them are named.
     """
+    schema = input_schema(model)
     properties: dict[str, dict[str, Any]] = schema["properties"]
     findings = ValidationReport(estimating=False)
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for name, value in arguments.items():
         if not is_given(value):
             continue
@@ -56,7 +60,7 @@ def read(arguments: Mapping[str, object], schema: Mapping[str, Any]) -> dict[str
             findings.faults.append(ArgumentFault(f"{name} {state}.", f"Give it: {about}", name))
     if findings.faults:
         raise InvalidArguments.of(findings.faults)
-    return found
+    return model(**found)
 
 
 def _unknown(name: str, value: object, names: tuple[str, ...]) -> InvalidArguments:

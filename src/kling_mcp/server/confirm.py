@@ -1,14 +1,14 @@
 """
-The price before the spend: when the user's word is needed, and how it is got.
+Confirmation: when a job needs the user's agreement to its price, and how the user is asked.
 
 A client that can show a form is asked, in both protocol eras. Any other has
 to repeat the price as `max_cost_usd`, which is what an assistant does once
 its user has agreed. A confirmation carries a number that the ledger accepts
 for one job only, so replaying it finds that job and makes no second one.
 
-Some hosts declare forms and answer them by themselves. An answer that comes
-faster than a person reads, and is no yes, is such a host's: it counts as one
-without forms.
+Some hosts declare forms and answer them without showing them. An answer other
+than yes that comes faster than a person reads counts as such: the client is
+treated as one without forms.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import anyio
 import mcp_types as t
@@ -26,7 +27,9 @@ from mcp.shared.message import ServerMessageMetadata
 from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from kling_mcp.money import cents, usd
-from kling_mcp.server.results import Json, result
+from kling_mcp.server.eras import MODERN, shows_forms
+from kling_mcp.server.results import result
+from kling_mcp.server.views import ConfirmationView, CostView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,19 +42,16 @@ if TYPE_CHECKING:
     from kling_mcp.runtime import Runtime
     from kling_mcp.settings import Settings
 
-__all__ = ["Go", "asks", "gate", "shows_forms"]
+__all__ = ["Go", "asks", "gate"]
 
 log = logging.getLogger(__name__)
 
 _ANSWER_WITHIN_SECONDS: Final = 170.0
 """Hosts that declare forms and never show them are known; a call must not hang on them."""
 
-_FORMS_SINCE: Final = "2025-06-18"
-"""The version of the protocol that brought them."""
-
 _QUESTION: Final = "confirm_cost"
 
-_FORM: Final[Json] = {"type": "object", "properties": {}}
+_FORM: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 """No fields: the answer is in accepting, and a field would be more keys to press for a person."""
 
 _FASTEST_PERSON_MS: Final = 1_000
@@ -77,8 +77,8 @@ class _Question(t.ElicitRequest):
     """A form of the older era, without a mode: only 2025-11-25 knows modes, and one without is a form there too."""
 
     @model_serializer(mode="wrap")
-    def _without_mode(self, handler: SerializerFunctionWrapHandler) -> Json:
-        whole: Json = handler(self)
+    def _without_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        whole: dict[str, Any] = handler(self)
         whole["params"].pop("mode", None)
         return whole
 
@@ -134,24 +134,16 @@ def asks(settings: Settings, ceiling: Decimal) -> bool:
             return ceiling > settings.confirm_above_usd
 
 
-def shows_forms(ctx: ServerRequestContext[Any]) -> bool:
-    """Whether the client can show a form to its user."""
-    capabilities = ctx.session.client_capabilities
-    asked = capabilities.elicitation if capabilities else None
-    # An empty object means forms: the mode came later than the capability.
-    return ctx.protocol_version >= _FORMS_SINCE and asked is not None and (asked.form is not None or asked.url is None)
-
-
 async def _ask(
     draft: Draft, runtime: Runtime, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.InputRequiredResult | Word:
     question = _question(draft)
-    if ctx.protocol_version >= "2026-07-28":
+    if ctx.protocol_version >= MODERN:
         answer = (params.input_responses or {}).get(_QUESTION)
         if params.request_state is None or not isinstance(answer, t.ElicitResult):
             return _put(question, runtime.now_ms())
         # Sealed by the SDK's boundary; a price that has changed since is asked about again.
-        state: Json = json.loads(params.request_state)
+        state: dict[str, Any] = json.loads(params.request_state)
         if state.get("question") != question:
             return _put(question, runtime.now_ms())
         return _verdict(answer, runtime.now_ms() - int(state["asked_ms"]), str(state["nonce"]))
@@ -205,34 +197,31 @@ def _question(draft: Draft) -> str:
     price = f"${cents(quote.ceiling_usd)}"
     if quote.estimated_usd != quote.ceiling_usd:
         price = f"about ${cents(quote.estimated_usd)}, at most {price}"
-    pictures = ", ".join(dict.fromkeys(_place(frame.url) for frame in draft.frames))
+    places = [
+        "uploaded from this computer to fal.ai as a public link"
+        if frame.url is None
+        else f"fetched by fal.ai from {urlsplit(frame.url).hostname}"
+        for frame in draft.frames
+    ]
     return (
         f"Make a {plan.seconds} s Kling video with {plan.endpoint.model} for {price}? ({quote.basis})"
-        + (f" Pictures: {pictures}." if pictures else "")
+        + (f" Pictures: {', '.join(dict.fromkeys(places))}." if places else "")
         + (f" This is take {plan.take}." if plan.take > 1 else "")
     )
 
 
-def _place(url: str | None) -> str:
-    if url is None:
-        return "uploaded from this computer to fal.ai as a public link"
-    from urllib.parse import urlsplit
-
-    return f"fetched by fal.ai from {urlsplit(url).hostname}"
-
-
 def _needed(draft: Draft, what: str, next_step: str) -> t.CallToolResult:
-    data: Json = {
-        "state": "needs_confirmation",
-        "job_id": None,
-        "model": draft.plan.endpoint.model,
-        "cost": {
-            "estimated_usd": usd(draft.quote.estimated_usd),
-            "ceiling_usd": usd(draft.quote.ceiling_usd),
-            "actual_usd": None,
-            "basis": draft.quote.basis,
-        },
-        "warnings": [*draft.plan.warnings, *draft.quote.warnings],
-        "next_step": f"{what} {next_step}",
-    }
-    return result("Not started: the price needs the user's agreement.", data)
+    view = ConfirmationView(
+        state="needs_confirmation",
+        job_id=None,
+        model=draft.plan.endpoint.model,
+        cost=CostView(
+            estimated_usd=usd(draft.quote.estimated_usd),
+            ceiling_usd=usd(draft.quote.ceiling_usd),
+            actual_usd=None,
+            basis=draft.quote.basis,
+        ),
+        warnings=[*draft.plan.warnings, *draft.quote.warnings],
+        next_step=f"{what} {next_step}",
+    )
+    return result("Not started: the price needs the user's agreement.", view)

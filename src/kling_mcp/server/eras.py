@@ -1,5 +1,5 @@
 """
-No field is sent to a client whose protocol version does not know it.
+Eras: what a client's protocol version and capabilities let it take; it is sent no field that its version lacks.
 
 The SDK shapes every answer of the older era like 2025-11-25, also for clients
 that agreed on an earlier version; those that read strictly then drop a tool, or
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-__all__ = ["PROGRESS_HAS_WORDS", "known_to_the_client"]
+__all__ = ["MODERN", "PROGRESS_HAS_WORDS", "known_to_the_client", "shows_forms"]
+
+MODERN: Final = "2026-07-28"
+"""The first version of the newer era."""
+
+_FORMS_SINCE: Final = "2025-06-18"
 
 PROGRESS_HAS_WORDS: Final = "2025-03-26"
 """The version that brought `message` to progress notifications."""
@@ -78,3 +83,11 @@ def _at(value: Any, path: Sequence[str]) -> list[dict[str, Any]]:
         return []
     members = cast("dict[str, Any]", value)
     return _at(members.get(path[0]), path[1:]) if path else [members]
+
+
+def shows_forms(ctx: ServerRequestContext[Any]) -> bool:
+    """Whether the client can show a form to its user."""
+    capabilities = ctx.session.client_capabilities
+    asked = capabilities.elicitation if capabilities else None
+    # An empty object means forms: the mode came later than the capability.
+    return ctx.protocol_version >= _FORMS_SINCE and asked is not None and (asked.form is not None or asked.url is None)

@@ -1,15 +1,15 @@
 """
-Telling clients that a job has changed, each in the way of its protocol era.
+Change notifier: tells clients that a job has changed, each in the way of its protocol era.
 
 A client of the newer era listens on a stream of its own
 (`subscriptions/listen`); one of the older era subscribes to single resources
 and is told on its connection. Jobs move in this process and in others that
-share the ledger, so while somebody listens the ledger is watched as well.
+share the ledger, so while a client listens the ledger is watched as well.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import mcp_types as t
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
@@ -17,7 +17,9 @@ from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import KlingError
 from kling_mcp.jobs.store import JOBS_FOLLOWED
-from kling_mcp.server.results import job_uri, last_frame_uri
+from kling_mcp.server.eras import MODERN
+from kling_mcp.server.resources import list_resources
+from kling_mcp.server.views import job_uri, last_frame_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.store import JobStore
-    from kling_mcp.server.app import App
+    from kling_mcp.server.context import AppContext
 
 __all__ = ["ChangeNotifier"]
 
@@ -36,69 +38,81 @@ _MOST_SUBSCRIPTIONS: Final = 1_000
 
 
 class ChangeNotifier:
-    """Who wants to hear of what."""
+    """Which client is told of which changes."""
 
     def __init__(self) -> None:
         self._bus = InMemorySubscriptionBus()
         self._streams = ListenHandler(self._bus)
         self._listening = 0
-        # Of the older era: connections by the identity of what they said at first, and what each subscribed to.
+        # Of the older era: connections by the identity of their `initialize`, and which subscribed to each resource.
         self._connections: dict[int, ServerSession] = {}
         self._subscribed: dict[str, set[int]] = {}
         self._newest_seq: int | None = None
         self._store: JobStore | None = None
 
-    # ---- who listens
+    # ---- requests
 
     async def listen(
-        self, ctx: ServerRequestContext[Any], params: t.SubscriptionsListenRequestParams
+        self, ctx: ServerRequestContext[AppContext], params: t.SubscriptionsListenRequestParams
     ) -> t.SubscriptionsListenResult:
         """Serve one stream of the newer era until its client leaves."""
-        await self._attend(ctx.lifespan_context)
+        await self._follow_others(ctx.lifespan_context)
         self._listening += 1
         try:
             return await self._streams(ctx, params)
         finally:
             self._listening -= 1
-            self._rest()
+            self._unfollow_if_unwanted()
 
-    async def subscribe(self, ctx: ServerRequestContext[Any], params: t.SubscribeRequestParams) -> t.EmptyResult:
+    async def subscribe(self, ctx: ServerRequestContext[AppContext], params: t.SubscribeRequestParams) -> t.EmptyResult:
         """Tell this connection of changes of a resource from now on."""
         uri = str(params.uri)
         if uri not in self._subscribed and len(self._subscribed) >= _MOST_SUBSCRIPTIONS:
             raise MCPError(code=t.INVALID_REQUEST, message="There are too many subscriptions")
-        await self._attend(ctx.lifespan_context)
-        self._subscribed.setdefault(uri, set()).add(self.remember(ctx))
+        await self._follow_others(ctx.lifespan_context)
+        self._subscribed.setdefault(uri, set()).add(self._remember(ctx))
         return t.EmptyResult()
 
-    async def unsubscribe(self, ctx: ServerRequestContext[Any], params: t.UnsubscribeRequestParams) -> t.EmptyResult:
-        """Tell this connection no more."""
+    async def unsubscribe(
+        self, ctx: ServerRequestContext[AppContext], params: t.UnsubscribeRequestParams
+    ) -> t.EmptyResult:
+        """Tell this connection of this resource no more."""
         uri = str(params.uri)
-        self._subscribed.get(uri, set()).discard(self.remember(ctx))
+        self._subscribed.get(uri, set()).discard(self._remember(ctx))
         if not self._subscribed.get(uri):
             self._subscribed.pop(uri, None)
-        self._rest()
+        self._unfollow_if_unwanted()
         return t.EmptyResult()
 
-    def listed(self, jobs: Sequence[Job]) -> None:
-        """Note that *jobs*, newest first, have been shown as all that there are."""
+    async def list_resources(
+        self, ctx: ServerRequestContext[AppContext], params: t.PaginatedRequestParams | None
+    ) -> t.ListResourcesResult:
+        """The list of resources; who has asked for it is told when it changes."""
+        if ctx.protocol_version < MODERN:
+            self._remember(ctx)
+        result, jobs = await list_resources(ctx.lifespan_context, params.cursor if params else None)
+        self._listed(jobs)
+        return result
+
+    def _listed(self, jobs: Sequence[Job]) -> None:
+        """Note that *jobs*, newest first, have been listed as all that there are."""
         self._newest_seq = max(self._newest_seq or 0, jobs[0].seq if jobs else 0)
 
-    def remember(self, ctx: ServerRequestContext[Any]) -> int:
+    def _remember(self, ctx: ServerRequestContext[AppContext]) -> int:
         """Tell the connection of *ctx* when the list of resources changes; the key of the connection."""
         # A session lives for one request, what the client said at first for the whole connection.
         key = id(ctx.session.client_params)
         self._connections.setdefault(key, ctx.session)
         return key
 
-    # ---- what is told
+    # ---- changes
 
     async def publish(self, event: ServerEvent) -> None:
-        """Tell every stream of the newer era that wants to know."""
+        """Tell every stream of the newer era that listens for such events."""
         await self._bus.publish(event)
 
     async def job_changed(self, job: Job) -> None:
-        """Tell everybody who wants to know that *job* is not what it was."""
+        """Tell every client that listens for it that *job* has changed."""
         # The list has titles and no states: hosts fetch it whole at each notice, so only a job that is added is one.
         if self._newest_seq is not None and job.seq > self._newest_seq:
             self._newest_seq = job.seq
@@ -115,18 +129,18 @@ class ChangeNotifier:
 
     # ---- other processes
 
-    async def _attend(self, app: App) -> None:
-        """Note how the jobs are before the first listener is told that it is heard."""
+    async def _follow_others(self, app: AppContext) -> None:
+        """Hear of what other processes change too, beginning before the first listener is confirmed."""
         if self._listening or self._subscribed:
             return
-        self._store = app.service.store
+        self._store = app.store
         try:
-            jobs = await app.call_budget().within(lambda: app.service.store.page(None, JOBS_FOLLOWED))
+            jobs = await app.call_budget().within(lambda: app.store.page(None, JOBS_FOLLOWED))
         except KlingError:
             jobs = ()
-        self.listed(jobs)
+        self._listed(jobs)
         self._store.follow_others(jobs)
 
-    def _rest(self) -> None:
+    def _unfollow_if_unwanted(self) -> None:
         if not self._listening and not self._subscribed and self._store is not None:
             self._store.unfollow_others()

@@ -1,13 +1,13 @@
 """
-Prompts: a plain idea turned into the shape in which Kling is told things.
+Prompts: a plain idea becomes a prompt in the order that Kling follows best.
 
-Kling follows scene, motion of the subject, camera, details, sound and
-constraints best when they are named in that order.
+That order is scene, motion of the subject, camera, details, sound and
+constraints.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
@@ -15,7 +15,9 @@ from mcp.shared.exceptions import MCPError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["PROMPTS", "get", "listed"]
+    from mcp.server.context import ServerRequestContext
+
+__all__ = ["PROMPTS", "get_prompt", "list_prompts"]
 
 _PARTS: Final = (
     "Scene: what the picture already shows, where it goes on, and the style\n"
@@ -102,12 +104,12 @@ PROMPTS: Final[dict[str, tuple[t.Prompt, Callable[[Mapping[str, str]], str]]]] =
 }
 
 
-def listed() -> t.ListPromptsResult:
+async def list_prompts(ctx: ServerRequestContext[Any], params: t.PaginatedRequestParams | None) -> t.ListPromptsResult:
     """All prompts."""
     return t.ListPromptsResult(prompts=[prompt for prompt, _ in PROMPTS.values()])
 
 
-def get(params: t.GetPromptRequestParams) -> t.GetPromptResult:
+async def get_prompt(ctx: ServerRequestContext[Any], params: t.GetPromptRequestParams) -> t.GetPromptResult:
     """
     One prompt, filled in.
 

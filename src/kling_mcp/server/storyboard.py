@@ -1,8 +1,8 @@
 """
-What a job was to show: its shots with their places in time, and the picture that it begins with.
+Storyboard: the planned shots of a job with their times, and the picture that it begins with.
 
-Read from the call that started the job, by the same rules as then, so that it
-holds for a job of an earlier conversation too.
+Both are read from the call that started the job, by the same rules as then, so
+a job of an earlier conversation has them too.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import KlingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from kling_mcp.catalog.models import Catalog
     from kling_mcp.catalog.plan import PictureSlot
@@ -54,16 +55,13 @@ def storyboard(catalog: Catalog, job: Job) -> Storyboard:
     """The storyboard of *job*; without shots where this catalog no longer takes its call."""
     arguments = job.intent.arguments
     image = arguments.get("image")
-    named = image if isinstance(image, str) else None
     shots, slot = _planned(catalog, json.dumps(arguments, default=dict))
-    return Storyboard(shots, named, None if slot is None else _url(job.body, slot))
+    return Storyboard(shots, image if isinstance(image, str) else None, None if slot is None else _url(job.body, slot))
 
 
 @lru_cache(maxsize=256)
 def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], PictureSlot | None]:
-    """The shots of a *call*, given as JSON, and its first picture: read once, for a job is shown again and again."""
-    from kling_mcp.catalog.plan import plan
-
+    """The shots of a *call*, given as JSON, and its first picture; remembered, because a job is shown many times."""
     arguments: dict[str, object] = json.loads(call)
     try:
         planned = plan(catalog, "multi_shot_video" if arguments.get("shots") else "image_to_video", arguments)
@@ -71,23 +69,17 @@ def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], Pict
         return (), None
     parts = [(shot.prompt, shot.seconds) for shot in planned.shots]
     parts = parts or [(str(arguments.get("prompt") or ""), planned.seconds)]
-    return _placed(parts), next((slot for slot in planned.pictures if slot.argument == "image"), None)
-
-
-def _placed(parts: Sequence[tuple[str, int]]) -> tuple[PlannedShot, ...]:
     shots: list[PlannedShot] = []
     start_seconds = 0
     for number, (prompt, seconds) in enumerate(parts, 1):
         shots.append(PlannedShot(number, prompt, start_seconds, start_seconds + seconds))
         start_seconds += seconds
-    return tuple(shots)
+    return tuple(shots), next((slot for slot in planned.pictures if slot.argument == "image"), None)
 
 
 def _url(body: Mapping[str, object] | None, slot: PictureSlot) -> str | None:
-    """What stands in the place of *slot* in the request that was sent."""
-    place: Any = body
+    """The URL in the place of *slot* in the request that was sent."""
+    place: object = body
     for part in slot.path:
-        if not isinstance(place, dict):
-            return None
-        place = cast("dict[Any, object]", place).get(part)
+        place = cast("dict[Any, object]", place).get(part) if isinstance(place, dict) else None
     return place if isinstance(place, str) else None

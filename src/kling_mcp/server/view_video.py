@@ -9,50 +9,30 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
 import mcp_types as t
 
 from kling_mcp.errors import InvalidArguments, NotAvailable
 from kling_mcp.jobs.job import ENDED
-from kling_mcp.server import schemas
+from kling_mcp.media.frames import contact_sheet
 from kling_mcp.server.arguments import read
+from kling_mcp.server.inputs import ViewVideo
 from kling_mcp.server.storyboard import storyboard
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from kling_mcp.jobs.job import Job
-    from kling_mcp.server.app import App
+    from kling_mcp.server.context import Call
     from kling_mcp.server.storyboard import PlannedShot
-    from kling_mcp.server.tools import Call
 
-__all__ = ["DESCRIPTION", "schema", "view"]
+__all__ = ["view_video"]
 
-MOST_FRAMES: Final = 9
-_FRAMES: Final = 4
 _PROMPT_CHARACTERS: Final = 160
 
-DESCRIPTION: Final = "Free. Frames of a finished, saved video on one JPEG, each with its time and shot."
 
-
-def schema() -> schemas.Schema:
-    """What the tool takes."""
-    return schemas.object_schema(
-        {
-            "job_id": {"type": "string", "description": "A completed job."},
-            "frames": {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": MOST_FRAMES,
-                "description": f"1 to {MOST_FRAMES} (default {_FRAMES}).",
-            },
-        },
-        ["job_id"],
-    )
-
-
-async def view(call: Call) -> t.CallToolResult:
+async def view_video(call: Call) -> t.CallToolResult:
     """
     Frames of the video of a job, as a picture.
 
@@ -61,18 +41,16 @@ async def view(call: Call) -> t.CallToolResult:
         UnknownJob: No such job.
         NotAvailable: The video is not on this machine or cannot be read.
     """
-    from kling_mcp.media.frames import contact_sheet
-
-    app, given = call.app, read(call.arguments, schema())
-    frames = cast("int", given.get("frames", _FRAMES))
-    job = await call.budget.within(lambda: app.service.store.get(str(given["job_id"])))
-    saved_to = job.saved_to or _refuse(app, job)
+    app, given = call.app, read(call.arguments, ViewVideo)
+    job = await call.budget.within(lambda: app.store.get(given.job_id))
+    if job.saved_to is None:
+        raise _nothing_to_show(job, saves_videos=app.settings.output_dir is not None)
     shots = storyboard(app.catalog, job).shots
     labels = [(float(shot.start_seconds), f"shot {shot.number}") for shot in shots]
-    sheet = await anyio.to_thread.run_sync(contact_sheet, Path(saved_to), frames, labels)
+    sheet = await anyio.to_thread.run_sync(contact_sheet, Path(job.saved_to), given.frames, labels)
     return t.CallToolResult(
         content=[
-            t.TextContent(type="text", text=showable(_caption(job, frames, shots))),
+            t.TextContent(type="text", text=showable(_caption(job, given.frames, shots))),
             t.ImageContent(type="image", data=base64.b64encode(sheet).decode(), mime_type="image/jpeg"),
         ]
     )
@@ -80,30 +58,22 @@ async def view(call: Call) -> t.CallToolResult:
 
 def _caption(job: Job, frames: int, shots: tuple[PlannedShot, ...]) -> str:
     several = "One frame" if frames == 1 else f"{frames} frames in reading order"
-    planned = "; ".join(
-        f"shot {shot.number}, {shot.start_seconds} to {shot.end_seconds} s: {_short(shot.prompt)}" for shot in shots
-    )
-    planned = planned.rstrip(".") or "unknown"
-    return f"{several} of the video of job {job.job_id}, saved at {job.saved_to}. Planned: {planned}."
+    planned: list[str] = []
+    for shot in shots:
+        prompt = " ".join(shot.prompt.split())
+        if len(prompt) > _PROMPT_CHARACTERS:
+            prompt = f"{prompt[: _PROMPT_CHARACTERS - 1]}…"
+        planned.append(f"shot {shot.number}, {shot.start_seconds} to {shot.end_seconds} s: {prompt}")
+    shown = "; ".join(planned).rstrip(".") or "unknown"
+    return f"{several} of the video of job {job.job_id}, saved at {job.saved_to}. Planned: {shown}."
 
 
-def _short(prompt: str) -> str:
-    line = " ".join(prompt.split())
-    return line if len(line) <= _PROMPT_CHARACTERS else line[: _PROMPT_CHARACTERS - 1] + "…"
-
-
-def _refuse(app: App, job: Job) -> str:
-    """
-    Say why there is nothing to show, and what would help.
-
-    Raises:
-        InvalidArguments: The job has no video.
-        NotAvailable: Its video is not on this machine.
-    """
+def _nothing_to_show(job: Job, *, saves_videos: bool) -> InvalidArguments | NotAvailable:
+    """Why *job* has no frames to show, and what would help."""
     get_job = f"get_job with job_id {job.job_id}"
     if job.state != "completed":
         step = f"{get_job} says what became of it." if job.state in ENDED else f"{get_job} and wait_seconds 45 waits."
-        raise InvalidArguments(
+        return InvalidArguments(
             f"Job {job.job_id} is {job.state}, so there is no video to look at.",
             step,
             field="job_id",
@@ -113,11 +83,11 @@ def _refuse(app: App, job: Job) -> str:
         )
     if job.save_trouble is not None:
         what, step = f"could not be saved: {job.save_trouble}", f"{get_job} tries to save it once more."
-    elif app.service.settings.output_dir is None:
+    elif not saves_videos:
         what = "was not saved, because KLING_MCP_OUTPUT_DIR is set to none."
         step = f"{get_job} has the link for the user; the videos of a server that saves them can be viewed."
     else:
         what, step = "is still being saved.", f"{get_job} and wait_seconds 45 waits for it."
-    raise NotAvailable(
+    return NotAvailable(
         f"The video of job {job.job_id} {what}", step, field="job_id", billed=job.billed, job_id=job.job_id
     )

@@ -1,0 +1,146 @@
+"""Estimates: what a job would cost with one model, or with each of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypedDict
+
+from kling_mcp.catalog.plan import plan
+from kling_mcp.catalog.pricing import quote
+from kling_mcp.catalog.values import is_given
+from kling_mcp.errors import InvalidArguments
+from kling_mcp.money import dollars, usd, usd_text
+from kling_mcp.server.confirm import asks
+from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, PriceView, UnsuitableModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kling_mcp.catalog.models import Catalog
+    from kling_mcp.catalog.plan import Plan
+    from kling_mcp.jobs.ledger import DaySpend
+    from kling_mcp.server.views import Sound
+    from kling_mcp.settings import Settings
+
+__all__ = ["estimate", "estimate_headline"]
+
+
+def estimate(
+    catalog: Catalog, arguments: Mapping[str, object], settings: Settings, today: DaySpend | None
+) -> EstimateView:
+    """
+    What a job with *arguments* would cost: one model, or all of them where none is named.
+
+    Args:
+        today: What is held and spent today; None if the ledger cannot say.
+
+    Raises:
+        InvalidArguments: No model would take the arguments.
+        UnknownModel: The model named does not exist.
+    """
+    named = is_given(arguments.get("model"))
+    rows: list[ComparedModel | UnsuitableModel] = []
+    if not named:
+        rows = _compared(catalog, arguments, settings)
+        taking = [row.model for row in rows if isinstance(row, ComparedModel)]
+        if catalog.default.model not in taking and taking:
+            arguments = {**arguments, "model": taking[0]}
+    chosen = plan(catalog, "estimate_cost", arguments)
+    price = quote(chosen.endpoint, seconds=chosen.seconds, audio=chosen.audio, voice=chosen.voice)
+    whole = named and not chosen.missing
+    warnings = [*chosen.warnings, *price.warnings]
+    if not named and chosen.endpoint is not catalog.default:
+        warnings.append(f"{catalog.default.model}, the default, does not take this call: the job needs a model.")
+    if named and chosen.missing:
+        warnings.append(f"request is null because {' and '.join(chosen.missing)} would be needed.")
+    if whole and any(not slot.value.startswith("https:") for slot in chosen.pictures):
+        warnings.append("Pictures that are not https URLs are uploaded first; request then has their links.")
+    return EstimateView(
+        tool=chosen.tool,
+        model=chosen.endpoint.model,
+        mode=chosen.endpoint.mode,
+        seconds=chosen.seconds,
+        **_figures(chosen, settings),
+        basis=price.basis,
+        sources=[PriceView.of(source) for source in chosen.endpoint.prices],
+        request=chosen.body if whole else None,
+        models=rows,
+        budget=_budget(settings, today),
+        warnings=warnings,
+    )
+
+
+def estimate_headline(catalog: Catalog, view: EstimateView) -> str:
+    """The price in a sentence."""
+    if not view.models:
+        prices = f"about {usd_text(view.estimated_usd)}, at most {usd_text(view.ceiling_usd)}"
+        asks_first = " The user is asked first." if view.asks_first else ""
+        return f"{view.model}: {prices}. {view.basis}.{asks_first}"
+    taking = [row for row in view.models if isinstance(row, ComparedModel)]
+    listed = ", ".join(f"{row.model} {_price(row)}" for row in taking)
+    asked = [row.model for row in taking if row.asks_first]
+    default = f"Without a model a job uses {catalog.default.model}"
+    default += ", which does not take this call." if view.model != catalog.default.model else "."
+    if asked:
+        default += f" The user is asked first for {'each' if len(asked) == len(taking) else ', '.join(asked)}."
+    return f"{view.seconds} s, cheapest first: {listed}. {default}"
+
+
+def _price(row: ComparedModel) -> str:
+    most = f" (at most {usd_text(row.ceiling_usd)})" if row.ceiling_usd != row.estimated_usd else ""
+    return f"{usd_text(row.estimated_usd)}{most}"
+
+
+class _Figures(TypedDict):
+    """What is the same for one model and for each in a comparison."""
+
+    sound: Sound
+    estimated_usd: float
+    ceiling_usd: float
+    asks_first: bool
+
+
+def _figures(chosen: Plan, settings: Settings) -> _Figures:
+    price = quote(chosen.endpoint, seconds=chosen.seconds, audio=chosen.audio, voice=chosen.voice)
+    if chosen.audio is None:
+        sound = "always" if chosen.endpoint.sound == "always" else "never"
+    else:
+        sound = "on" if chosen.audio else "off"
+    return {
+        "sound": sound,
+        "estimated_usd": usd(price.estimated_usd),
+        "ceiling_usd": usd(price.ceiling_usd),
+        "asks_first": asks(settings, price.ceiling_usd),
+    }
+
+
+def _compared(
+    catalog: Catalog, arguments: Mapping[str, object], settings: Settings
+) -> list[ComparedModel | UnsuitableModel]:
+    """Every model: those that take *arguments* by price, then the others."""
+    taking: list[ComparedModel] = []
+    others: list[UnsuitableModel] = []
+    for endpoint in catalog.endpoints:
+        try:
+            chosen = plan(catalog, "estimate_cost", {**arguments, "model": endpoint.model})
+        except InvalidArguments as refusal:
+            why_not = " ".join(fault.what for fault in refusal.faults)[:200]
+            others.append(UnsuitableModel(model=endpoint.model, estimated_usd=None, ceiling_usd=None, why_not=why_not))
+            continue
+        expected_seconds = endpoint.expected_seconds(chosen.seconds)
+        figures = _figures(chosen, settings)
+        taking.append(ComparedModel(model=endpoint.model, **figures, expected_seconds=expected_seconds))
+    return [*sorted(taking, key=lambda row: row.estimated_usd), *others]
+
+
+def _budget(settings: Settings, today: DaySpend | None) -> BudgetView:
+    held = spent = left = None
+    if today is not None:
+        held, spent = dollars(today.held_microusd), dollars(today.spent_microusd)
+        left = max(settings.daily_budget_usd - held - spent, Decimal(0))
+    return BudgetView(
+        job_limit_usd=usd(settings.max_job_usd),
+        remaining_today_usd=None if left is None else usd(left),
+        held_usd=None if held is None else usd(held),
+        spent_usd=None if spent is None else usd(spent),
+    )
