@@ -18,9 +18,7 @@ NOW_SECONDS = 1_795_255_200.0
 """2026-11-21T10:00:00Z."""
 
 _SOON = Deadline(2.0, 0.1, 0.25)
-SOON = Deadlines(
-    submit=_SOON, status=_SOON, stream=_SOON, result=_SOON, cancel=_SOON, lookup=_SOON, upload=_SOON, download=_SOON
-)
+SOON = Deadlines(submit=_SOON, status=_SOON, stream=_SOON, result=_SOON, cancel=_SOON, lookup=_SOON, upload=_SOON)
 """Deadlines for servers that never finish."""
 
 

@@ -128,7 +128,7 @@ async def test_an_address_of_another_protocol_is_not_sent_to() -> None:
         with pytest.raises(TransportError) as caught:
             await http.request("GET", "ftp://127.0.0.1/x", deadline=SECONDS)
 
-    assert (caught.value.may_have_arrived, caught.value.passing) == (False, False)
+    assert (caught.value.may_have_arrived, caught.value.temporary) == (False, False)
 
 
 def test_each_kind_of_call_has_the_deadline_that_was_measured_for_it() -> None:
@@ -141,7 +141,6 @@ def test_each_kind_of_call_has_the_deadline_that_was_measured_for_it() -> None:
         cancel=Deadline(5, 10, 15),
         lookup=Deadline(5, 20, 30),
         upload=Deadline(5, 60, 30),
-        download=Deadline(5, 30, 1800),
     )
     assert deadlines.upload_of(10_000_000) == Deadline(5, 60, 130)
 
@@ -173,4 +172,4 @@ async def test_calls_that_wait_for_a_free_connection_too_long_were_not_sent() ->
                 for _ in range(17):
                     tasks.start_soon(call)
 
-    assert [(error.may_have_arrived, error.passing) for error in interrupted] == [(False, True)]
+    assert [(error.may_have_arrived, error.temporary) for error in interrupted] == [(False, True)]

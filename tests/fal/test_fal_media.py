@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from kling_mcp import errors
-from kling_mcp.fal.http import Deadline, MediaClient
+from kling_mcp.fal.http import Deadline
+from kling_mcp.fal.media_client import MediaClient
 from kling_mcp.media import downloads
 from tests.fal.rawserver import RawServer, answer, drip, endless, raw
 

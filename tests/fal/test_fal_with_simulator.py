@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from kling_mcp.fal.client import Fal
-from kling_mcp.fal.http import FalHttp, MediaClient
+from kling_mcp.fal.http import FalHttp
+from kling_mcp.fal.media_client import MediaClient
 from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.fal.queue import (
     Accepted,

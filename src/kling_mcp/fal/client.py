@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kling_mcp.fal.http import FalHttp, MediaClient
+from kling_mcp.fal.http import FalHttp
+from kling_mcp.fal.media_client import MediaClient
 from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.fal.queue import FalQueue
 from kling_mcp.fal.storage import FalStorage

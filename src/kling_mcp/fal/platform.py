@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from kling_mcp.errors import FalUnreachable, KlingError
 from kling_mcp.fal.failures import error_for, explain
-from kling_mcp.fal.http import TransportError
+from kling_mcp.fal.http import FREE_TRIES, TransportError
 from kling_mcp.fal.tolerant_json import NotJson, members
 from kling_mcp.fal.wire import HistoryEntry, ListPage, ModelEntry, PriceEntry
 
@@ -30,7 +30,6 @@ __all__ = ["FalPlatform", "PastRequest", "PublishedModel", "UnitPrice"]
 
 _PAGE: Final = 100
 _MAX_PAGES: Final = 100
-_TRIES: Final = 3
 _MODELS_PER_CALL: Final = 10
 
 _Entry = TypeVar("_Entry", HistoryEntry, PriceEntry, ModelEntry)
@@ -158,7 +157,7 @@ class FalPlatform:
                 return None
         return price.unit_price * units if price is not None and price.currency == "USD" else None
 
-    async def _prices_of(self, endpoint_ids: Sequence[str], tries: int = _TRIES) -> AsyncGenerator[UnitPrice, None]:
+    async def _prices_of(self, endpoint_ids: Sequence[str], tries: int = FREE_TRIES) -> AsyncGenerator[UnitPrice, None]:
         async for entry in self._of_endpoints(PriceEntry, "/models/pricing", endpoint_ids, {}, tries):
             if entry.endpoint_id in endpoint_ids and entry.unit_price is not None:
                 yield UnitPrice(entry.endpoint_id, entry.unit_price, entry.unit, entry.currency)
@@ -169,7 +168,7 @@ class FalPlatform:
         path: str,
         endpoint_ids: Sequence[str],
         question: Mapping[str, str],
-        tries: int = _TRIES,
+        tries: int = FREE_TRIES,
     ) -> AsyncGenerator[_Entry, None]:
         for first in range(0, len(endpoint_ids), _MODELS_PER_CALL):
             asked = ",".join(endpoint_ids[first : first + _MODELS_PER_CALL])
@@ -177,7 +176,7 @@ class FalPlatform:
                 yield entry
 
     async def _pages(
-        self, kind: type[_Entry], path: str, question: Mapping[str, str], tries: int = _TRIES
+        self, kind: type[_Entry], path: str, question: Mapping[str, str], tries: int = FREE_TRIES
     ) -> AsyncGenerator[_Entry, None]:
         cursor = ""
         for _ in range(_MAX_PAGES):
@@ -196,7 +195,7 @@ class FalPlatform:
     async def _get(self, path: str, question: Mapping[str, str], tries: int) -> ListPage:
         url = f"{self._http.hosts.api}{path}?{urlencode(question)}"
         try:
-            answer = await self._http.request_with_retries(
+            answer = await self._http.request(
                 "GET", url, deadline=self._http.deadlines.lookup, slow_down=True, tries=tries
             )
         except TransportError as interrupted:

@@ -31,7 +31,7 @@ from kling_mcp.fal.failures import (
     is_foreign,
     is_verdict,
 )
-from kling_mcp.fal.http import JSON_BYTES, Response, TooLarge, TransportError
+from kling_mcp.fal.http import FREE_TRIES, JSON_BYTES, Response, TooLarge, TransportError
 from kling_mcp.fal.tolerant_json import members
 from kling_mcp.fal.urls import Address
 from kling_mcp.fal.wire import RequestStatus, SubmitAnswer, Video, json_of, standard_result, video_of_body
@@ -225,7 +225,7 @@ class FalQueue:
                 if interrupted.may_have_arrived:
                     return Unknown(interrupted.reason)
                 unsent += 1
-                if not interrupted.passing or unsent > _RETRIES_UNSENT:
+                if not interrupted.temporary or unsent > _RETRIES_UNSENT:
                     return NotSent(interrupted.reason)
                 await self._http.sleep(self._http.pause_seconds(unsent))
                 continue
@@ -342,10 +342,12 @@ class FalQueue:
         returned = {"status": receipt.status_url, "response": receipt.response_url, "cancel": receipt.cancel_url}[what]
         url = self._url(returned, endpoint_id, receipt.request_id, what)
         try:
-            answer = await self._http.request_with_retries(method, url + query, deadline=deadline, max_bytes=max_bytes)
+            answer = await self._http.request(
+                method, url + query, deadline=deadline, max_bytes=max_bytes, tries=FREE_TRIES
+            )
             if url != short and _is_dead_end(answer):
-                answer = await self._http.request_with_retries(
-                    method, short + query, deadline=deadline, max_bytes=max_bytes
+                answer = await self._http.request(
+                    method, short + query, deadline=deadline, max_bytes=max_bytes, tries=FREE_TRIES
                 )
         except TooLarge as large:
             raise _LogsTooLarge(*_unreachable_words(large.reason), billed="maybe") from None

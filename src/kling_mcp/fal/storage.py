@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.failures import error_for, explain
-from kling_mcp.fal.http import TransportError
+from kling_mcp.fal.http import FREE_TRIES, TransportError
 from kling_mcp.fal.urls import Address
 from kling_mcp.fal.wire import StorageAnswer, json_of
 
@@ -123,7 +123,7 @@ class FalStorage:
         pool: Pool = "upload" if to_upload_host else "api"
         deadline: Deadline = self._http.deadlines.upload_of(len(content))
         try:
-            answer = await self._http.request_with_retries(
+            answer = await self._http.request(
                 method,
                 url,
                 deadline=deadline,
@@ -131,6 +131,7 @@ class FalStorage:
                 content=content,
                 pool=pool,
                 authenticated=not to_upload_host,
+                tries=FREE_TRIES,
                 slow_down=True,
             )
         except TransportError as interrupted:

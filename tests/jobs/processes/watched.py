@@ -13,7 +13,8 @@ import anyio
 
 from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.fal.client import Fal
-from kling_mcp.fal.http import Deadline, Deadlines, FalHttp, MediaClient
+from kling_mcp.fal.http import Deadline, Deadlines, FalHttp
+from kling_mcp.fal.media_client import MediaClient
 from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.fal.queue import FalQueue
 from kling_mcp.fal.storage import FalStorage
