@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final, cast
 from PIL import Image, ImageCms
 
 from kling_mcp.errors import InputRefused
+from kling_mcp.media.limits import MAX_PIXELS, accepts
 from kling_mcp.media.metadata import unlike_srgb
-from kling_mcp.media.pictures import MAX_PIXELS, accepts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kling_mcp.media.image_probe import Format, Header
+    from kling_mcp.media.limits import Limits
     from kling_mcp.media.metadata import Drawing
-    from kling_mcp.media.pictures import Limits
 
 __all__ = ["Redrawn", "redraw"]
 

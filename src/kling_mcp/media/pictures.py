@@ -14,18 +14,18 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import allowed_paths
 from kling_mcp.media.image_probe import Format, Header, Incomplete, Malformed, inspect
+from kling_mcp.media.limits import MAX_PIXELS, NO_LIMITS, Limits, PictureLimits, accepts
 from kling_mcp.media.metadata import Drawing, drawing_only, is_srgb
 from kling_mcp.media.optional import INSTALL_HINT, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-    from decimal import Decimal
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = [
@@ -44,9 +44,6 @@ __all__ = [
 ]
 
 MAX_DATA_URI_BYTES: Final = 10 * 1024 * 1024
-MAX_PIXELS: Final = 256_000_000
-"""Phones make 200 megapixels; a small file can claim any number."""
-
 _MAX_FILE_BYTES: Final = 128 * 1024 * 1024
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 # RFC 2397; programs leave out its beginning, or write it twice.
@@ -72,67 +69,6 @@ _HEIC_BY_HAND: Final = (
 _MAX_WRAPPED_CHARACTERS: Final = 16_384
 
 Source = Literal["url", "data", "job", "path"]
-
-
-class Limits(Protocol):
-    """What an endpoint accepts; None where it does not say. The catalog has such a value for each picture."""
-
-    @property
-    def max_bytes(self) -> int | None:
-        """Bytes of the file."""
-        ...
-
-    @property
-    def min_width(self) -> int | None:
-        """Pixels per row."""
-        ...
-
-    @property
-    def min_height(self) -> int | None:
-        """Rows."""
-        ...
-
-    @property
-    def max_width(self) -> int | None:
-        """Pixels per row."""
-        ...
-
-    @property
-    def max_height(self) -> int | None:
-        """Rows."""
-        ...
-
-    @property
-    def min_aspect_ratio(self) -> float | Decimal | None:
-        """Width divided by height."""
-        ...
-
-    @property
-    def max_aspect_ratio(self) -> float | Decimal | None:
-        """Width divided by height."""
-        ...
-
-    @property
-    def formats(self) -> Collection[str] | None:
-        """Names such as ``jpeg`` or ``image/jpeg``."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """What an endpoint accepts: bytes, pixels, width divided by height, and names such as ``jpeg``."""
-
-    max_bytes: int | None = None
-    min_width: int | None = None
-    min_height: int | None = None
-    min_aspect_ratio: float | Decimal | None = None
-    max_aspect_ratio: float | Decimal | None = None
-    formats: tuple[str, ...] | None = None
-    max_width: int | None = None
-    max_height: int | None = None
-
-
-NO_LIMITS: Final = PictureLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,14 +288,6 @@ def check(
         "Give a picture that keeps to this." + (hint if mendable and not pillow else ""),
         field=field,
     )
-
-
-def accepts(limits: Limits, name: str) -> bool:
-    """Whether the endpoint takes pictures of the format *name*; its list may say ``jpg`` or ``image/jpeg`` for one."""
-    if not limits.formats:
-        return True
-    plain = {entry.lower().removeprefix("image/").removeprefix(".") for entry in limits.formats}
-    return name in plain or (name == "jpeg" and "jpg" in plain)
 
 
 def _rule_against(picture: Picture, limits: Limits) -> tuple[str, bool] | None:

@@ -5,256 +5,45 @@ fal on this machine: queue, storage and platform API as one application on one p
     /rest     what rest.fal.ai answers
     /api/v1   what api.fal.ai/v1 answers
     /media    the CDN: uploads and finished videos
-
-The `Simulator` is also the ground truth of a test. ``accepted`` holds every
-request that fal would have charged, whatever its sender got to know.
 """
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import anyio
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from kling_mcp.catalog.models import load
-from kling_mcp.simulator.clock import ScaledClock
+from kling_mcp.simulator.backend import Accepted, Backend, Switches
 from kling_mcp.simulator.fault_middleware import FaultMiddleware
-from kling_mcp.simulator.faults import Script
-from kling_mcp.simulator.outcomes import failure, invalid, success
-from kling_mcp.simulator.parsed_request import ParsedRequest, missing_files, picture, read
-from kling_mcp.simulator.platform import Platform, unit_price_usd
-from kling_mcp.simulator.queue import Job, Queue
-from kling_mcp.simulator.queue_api import QueueApi, start_by, tags
-from kling_mcp.simulator.render import default_renderer
-from kling_mcp.simulator.storage import Files, Storage, StoredFile, file_answer
-from kling_mcp.simulator.validation import complaints
+from kling_mcp.simulator.platform import Platform
+from kling_mcp.simulator.queue_api import QueueApi
+from kling_mcp.simulator.storage import Storage, file_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from starlette.requests import Request
     from starlette.types import ASGIApp
-
-    from kling_mcp.catalog.models import Catalog, Endpoint
-    from kling_mcp.simulator.clock import Clock
-    from kling_mcp.simulator.fault_middleware import Recorded
-    from kling_mcp.simulator.outcomes import Outcome
-    from kling_mcp.simulator.render import Renderer
 
 __all__ = ["Accepted", "Simulator", "Switches"]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """One request that fal has taken; ``at`` is in seconds since 1970, header names are in lower case."""
-
-    request_id: str
-    endpoint_id: str
-    body: Mapping[str, object]
-    headers: Mapping[str, str]
-    tags: Mapping[str, str]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Switches:
-    """
-    Where fal's behaviour is known in more than one form, and what an account decides.
-
-    Args:
-        validate_at_once: A body that does not fit is refused at the door, not on the runner.
-        submit_status: The success of a submit; both 200 and 202 have been seen.
-        full_path: Status below the whole endpoint id is answered, or has an empty body.
-        billable_units: Results carry ``X-Fal-Billable-Units``.
-        cancel_stops_running: A running request stops when cancelled instead of finishing.
-        history_lag_seconds: How long after its end a request appears in the history.
-        result_seconds: How long a result is kept.
-        dispatch_seconds: Time between submit and the earliest start.
-        refusal_seconds: How long a runner needs to find a body invalid.
-        rate_limit_with_key: The models call is limited with a key as well.
-        admin_key: Keys may read the balance.
-        balance_usd: What is left on the account.
-    """
-
-    validate_at_once: bool = False
-    submit_status: int = 200
-    full_path: Literal["answers", "empty"] = "answers"
-    billable_units: bool = True
-    cancel_stops_running: bool = False
-    history_lag_seconds: float = 0.0
-    result_seconds: float = 3600.0
-    dispatch_seconds: float = 1.0
-    refusal_seconds: float = 2.0
-    rate_limit_with_key: bool = False
-    admin_key: bool = False
-    balance_usd: Decimal = Decimal("100.00")
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())
-
-
-@dataclass(slots=True)
-class _Video:
-    """A finished video, rendered when first asked for."""
-
-    path: str
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-
-
-class Simulator:
-    """
-    fal for one test or one demo.
-
-    Args:
-        catalog: The endpoints that exist; the bundled ones by default.
-        key: The one key that is accepted; any key when None. An account is a key.
-        switches: See `Switches`; may be replaced while it runs.
-        clock: The time; the real one by default.
-        speed: How many times as fast as on fal a video is made. Only the waiting shrinks: dates stay true.
-        concurrency: How many requests of one account run at once.
-        renderer: Makes the videos; drawn ones when PyAV and Pillow are installed, else the bundled sample.
-        new_id: Makes request ids.
-        on_accept: Called with each accepted request before its sender is answered.
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog | None = None,
-        *,
-        key: str | None = None,
-        switches: Switches | None = None,
-        clock: Clock | None = None,
-        speed: float = 1.0,
-        concurrency: int = 1,
-        renderer: Renderer | None = None,
-        new_id: Callable[[], str] = _new_id,
-        on_accept: Callable[[Accepted], None] | None = None,
-    ) -> None:
-        self.catalog = catalog if catalog is not None else load()
-        self.switches = switches or Switches()
-        self.clock: Clock = clock or ScaledClock()
-        self.queue = Queue(self.clock, concurrency=concurrency)
-        self.files = Files(self.clock, new_id)
-        self.faults = Script()
-        self.accepted: list[Accepted] = []
-        self.requests: list[Recorded] = []
-        self._key = key
-        self._speed = speed
-        self._render = renderer or default_renderer()
-        self._new_id = new_id
-        self._on_accept = on_accept
-        self._wishes: dict[str, ParsedRequest] = {}
-        self._videos: dict[str, _Video] = {}
-        self.app: ASGIApp = self._application()
-
-    def account(self, request: Request) -> str | None:
-        """The account behind the key of *request*, or None when the key is missing or not accepted."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme != "Key" or not key or self._key not in {None, key}:
-            return None
-        return key
-
-    def take(
-        self, endpoint: Endpoint, account: str, body: Mapping[str, object], headers: Mapping[str, str]
-    ) -> Job | Response:
-        """Accept a submit, or answer why not."""
-        wrong = complaints(endpoint, body)
-        if wrong and self.switches.validate_at_once:
-            refused = invalid(wrong)
-            return JSONResponse(refused.body, refused.status, dict(refused.headers))
-        now, wish = self.clock.now(), read(endpoint, body)
-        outcome = invalid(wrong) if wrong else self._outcome(wish)
-        seconds = self.switches.refusal_seconds if wrong else self._work_seconds(endpoint, wish)
-        job = Job(
-            request_id=self._new_id(),
-            endpoint_id=endpoint.endpoint_id,
-            account=account,
-            body=body,
-            headers=dict(headers),
-            tags=tags(headers),
-            sent_at=now,
-            ready_at=now + self.switches.dispatch_seconds / self._speed,
-            work_seconds=seconds / self._speed,
-            outcome=outcome,
-            shots=wish.shots,
-            start_by=start_by(headers, now),
-            low_priority=headers.get("x-fal-queue-priority") == "low",
-            in_history=headers.get("x-fal-store-io") != "0",
-        )
-        self._wishes[job.request_id] = wish
-        accepted = Accepted(job.request_id, job.endpoint_id, body, job.headers, job.tags, now)
-        self.accepted.append(accepted)
-        if self._on_accept is not None:
-            self._on_accept(accepted)
-        self.queue.add(job)
-        return job
-
-    def billable_units(self, job: Job) -> Decimal:
-        """
-        What fal would bill for *job*, in units of its price API.
-
-        That units times unit price is the price on the model's page is an
-        inference: every published price is a multiple of the unit.
-        """
-        from kling_mcp.catalog.pricing import quote
-
-        endpoint = self.catalog.by_endpoint_id(job.endpoint_id)
-        wish = self._wishes[job.request_id]
-        if endpoint is None or job.outcome.status >= 400:
-            return Decimal(0)
-        price = quote(endpoint, seconds=wish.seconds, audio=wish.audio, voice=wish.voice).estimated_usd
-        return (price / unit_price_usd(endpoint)).quantize(Decimal("0.0001")).normalize()
-
-    async def video_answer(self, job: Job, media: str) -> dict[str, object]:
-        """The result of a job that went well, as the model words it; *media* is the CDN's base URL."""
-        file, path = await self._video(job.request_id)
-        return {
-            "video": {
-                "url": f"{media}/{path}",
-                "content_type": file.content_type,
-                "file_name": file.name,
-                "file_size": len(file.data),
-            }
-        }
-
-    def _outcome(self, wish: ParsedRequest) -> Outcome:
-        planned = self.faults.next_failure()
-        if planned is not None:
-            return planned
-        return failure("file_download_error") if missing_files(wish, self.files) else success()
-
-    def _work_seconds(self, endpoint: Endpoint, wish: ParsedRequest) -> float:
-        return float(endpoint.expected_seconds(wish.seconds) or 20 * wish.seconds)
-
-    async def _video(self, request_id: str) -> tuple[StoredFile, str]:
-        video = self._videos.setdefault(request_id, _Video(self.files.new_path("output.mp4")))
-        async with video.lock:
-            file = self.files.get(video.path)
-            if file is None:
-                wish = self._wishes[request_id]
-                first, last = (picture(given, self.files) for given in (wish.first, wish.last))
-                data = await anyio.to_thread.run_sync(self._render, wish.shots, first, last)
-                file = StoredFile(data, "video/mp4", "output.mp4")
-                self.files.put(video.path, file)
-        return file, video.path
+class Simulator(Backend):
+    """fal for one test or one demo, as an application."""
 
     async def _download(self, request: Request) -> Response:
         file = self.files.get(f"files/{request.path_params['path']}")
         return JSONResponse({"detail": "File not found"}, 404) if file is None else file_answer(request, file)
 
-    def _application(self) -> ASGIApp:
-        storage = Storage(self.files, self.clock, self._new_id, lambda request: self.account(request) is not None)
+    @cached_property
+    def app(self) -> ASGIApp:
+        """All routes, behind the faults."""
+        storage = Storage(self.files, self.clock, self.new_id, lambda request: self.account(request) is not None)
         routes = [
             Mount("/queue", routes=QueueApi(self).routes()),
             Mount("/rest", routes=storage.rest_routes()),
             Mount("/api/v1", routes=Platform(self).routes()),
             Mount("/media", routes=[*storage.media_routes(), Route("/files/{path:path}", self._download)]),
         ]
-        return FaultMiddleware(Starlette(routes=routes), self.faults, self.requests, self.clock, self._new_id)
+        return FaultMiddleware(Starlette(routes=routes), self.faults, self.requests, self.clock, self.new_id)

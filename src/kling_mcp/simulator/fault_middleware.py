@@ -18,7 +18,6 @@ import anyio
 import anyio.lowlevel
 
 from kling_mcp.simulator.faults import DropBeforeAccept, Reply
-from kling_mcp.simulator.serve import HANG_UP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
     from kling_mcp.simulator.clock import Clock
     from kling_mcp.simulator.faults import CallKind, Script
 
-__all__ = ["FaultMiddleware", "Recorded", "call_kind"]
+__all__ = ["HANG_UP", "FaultMiddleware", "Recorded", "call_kind"]
+
+HANG_UP: Final = "kling_mcp.hang_up"
+"""The ASGI extension by which the server lends a call its connection: a function of ``reset``."""
 
 _KEPT_BYTES: Final = 1_048_576
 

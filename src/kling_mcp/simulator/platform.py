@@ -11,24 +11,22 @@ from __future__ import annotations
 import re
 from collections import deque
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from kling_mcp.simulator.backend import unit_price_usd
 from kling_mcp.simulator.clock import iso
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from kling_mcp.catalog.models import Endpoint
-    from kling_mcp.simulator.app import Simulator
+    from kling_mcp.simulator.backend import Backend
     from kling_mcp.simulator.queue import Job
 
-__all__ = ["Platform", "unit_price_usd"]
-
-_CREDIT_USD: Final = Decimal("0.14")
+__all__ = ["Platform"]
 
 # Seen from outside without a key: about ten calls in 15 s, then a minute of refusals.
 _FREE_CALLS: Final = 10
@@ -38,10 +36,10 @@ _DAY: Final = 86_400.0
 
 
 class Platform:
-    """The platform API of *simulator* as routes."""
+    """The platform API of *backend* as routes."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._sim = simulator
+    def __init__(self, backend: Backend) -> None:
+        self._sim = backend
         self._keyless: deque[float] = deque()
         self._refused_until = 0.0
 
@@ -156,16 +154,6 @@ class Platform:
             return True
         self._keyless.append(now)
         return False
-
-
-def unit_price_usd(endpoint: Endpoint) -> Decimal:
-    """
-    What fal's price API names for a unit.
-
-    It was seen to be the rate itself where a model has one (v2.1-master), and
-    a credit, of which a second costs several, where the rate depends on sound.
-    """
-    return endpoint.prices[-1].usd_per_second.get("flat", _CREDIT_USD)
 
 
 def _model(endpoint: Endpoint | None, name: str, *, with_schema: bool) -> dict[str, object]:

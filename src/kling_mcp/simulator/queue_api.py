@@ -10,7 +10,6 @@ once seen to: empty.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -21,11 +20,11 @@ from kling_mcp.simulator.clock import iso
 from kling_mcp.simulator.outcomes import cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from starlette.requests import Request
 
-    from kling_mcp.simulator.app import Simulator
+    from kling_mcp.simulator.backend import Backend
     from kling_mcp.simulator.queue import Job, Look
 
 __all__ = ["QueueApi"]
@@ -40,10 +39,10 @@ _CANCEL_STATUS: Final = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMP
 
 
 class QueueApi:
-    """The queue of *simulator* as routes."""
+    """The queue of *backend* as routes."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._sim = simulator
+    def __init__(self, backend: Backend) -> None:
+        self._sim = backend
 
     def routes(self) -> list[Route]:
         """What the queue host answers, below its root."""
@@ -61,7 +60,7 @@ class QueueApi:
         account = self._sim.account(request)
         if account is None:
             return _unauthorised()
-        endpoint_id = cast("str", request.path_params["endpoint"]).strip("/")
+        endpoint_id = str(request.path_params["endpoint"]).strip("/")
         endpoint = self._sim.catalog.by_endpoint_id(endpoint_id)
         if endpoint is None:
             return JSONResponse({"detail": f"Application '{_app_of(endpoint_id)}' or its path not found"}, 404)
@@ -152,14 +151,14 @@ class QueueApi:
         if account is None:
             return _unauthorised()
         job = self._sim.queue.get(request.path_params["request_id"])
-        path = cast("str", request.path_params["app"]).strip("/")
+        path = str(request.path_params["app"]).strip("/")
         if job is None or job.account != account or path not in {_app_of(job.endpoint_id), job.endpoint_id}:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         return job
 
     def _misdirected(self, request: Request) -> bool:
         """Whether this call came by the long path while the simulator plays fal's oddity there."""
-        path = cast("str", request.path_params["app"]).strip("/")
+        path = str(request.path_params["app"]).strip("/")
         return self._sim.switches.full_path == "empty" and path != _app_of(path)
 
     def _status_body(self, job: Job, look: Look, request: Request) -> dict[str, object]:
@@ -180,26 +179,6 @@ class QueueApi:
             if job.outcome.error is not None:
                 body["error"], body["error_type"] = job.outcome.error, job.outcome.error_type
         return body
-
-
-def start_by(headers: Mapping[str, str], now: float) -> float:
-    """
-    Until when the caller wants its request started, in seconds since 1970.
-
-    The newer of fal's two headers wins; a value that is no number is ignored.
-    """
-    for name in ("x-fal-request-start-timeout", "x-fal-request-timeout"):
-        try:
-            return now + float(headers.get(name, ""))
-        except ValueError:
-            continue
-    return math.inf
-
-
-def tags(headers: Mapping[str, str]) -> dict[str, str]:
-    """The ``X-Fal-Tags`` of a request; what does not read as ``k=v`` is left out and never fails it."""
-    pairs = (part.partition("=") for part in headers.get("x-fal-tags", "").split(","))
-    return {key.strip(): value.strip() for key, equals, value in pairs if equals and key.strip()}
 
 
 def _app_of(endpoint_id: str) -> str:

@@ -15,9 +15,11 @@ import struct
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from anyio import CancelScope
+
+from kling_mcp.simulator.fault_middleware import HANG_UP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.simulator.app import Simulator
 
-__all__ = ["HANG_UP", "BaseUrls", "Certificate", "bind", "running_in_thread", "serving", "urls_of"]
-
-HANG_UP: Final = "kling_mcp.hang_up"
-"""The ASGI extension by which a call is lent its connection: a function of ``reset``."""
+__all__ = ["BaseUrls", "Certificate", "bind", "running_in_thread", "serving", "urls_of"]
 
 
 @dataclass(frozen=True, slots=True)
