@@ -109,9 +109,16 @@ async def test_the_video_of_a_job_given_as_a_picture_leads_to_its_last_frame(tmp
             for written in (video["url"], video["saved_to"], job_id, f"kling://jobs/{job_id}")
         ]
 
+        request_id = data(await client.call_tool("get_job", {"job_id": job_id}))["request_id"]
+        continued = [
+            data(await client.call_tool("image_to_video", {**SHORT, "image": f"kling://jobs/{written}/last-frame"}))
+            for written in (job_id, job_id.removeprefix("kj_"), request_id)
+        ]
+
     for result, name in (*named, other):
         assert f"kling://jobs/{name}/last-frame" in refused(result)["next_step"]
-    assert place.accepted == 1
+    assert len({job["job_id"] for job in continued}) == 1
+    assert place.accepted == 2
 
 
 @pytest.mark.anyio

@@ -323,6 +323,30 @@ async def test_a_host_that_cannot_show_its_form_after_all_is_one_without_forms(b
     assert started["job_id"].startswith("kj_")
 
 
+async def test_an_answer_that_cannot_be_read_but_came_from_a_person_agrees_to_nothing(tmp_path: Path) -> None:
+    """
+    It may mean no: a ceiling that was given with the call does not count, only one that is given after it.
+    """
+    clock = Clock()
+
+    async def answers(context: Any, params: t.ElicitRequestParams) -> Any:
+        clock.now_ms += 1_000
+        return _ERROR
+
+    async with (
+        house(tmp_path, runtime=clock.runtime()) as place,
+        place.connect(OLDER, elicitation_callback=answers) as client,
+    ):
+        answer = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
+        unspent = place.accepted
+        started = data(await client.call_tool("image_to_video", {**DEAR, "max_cost_usd": PRICE}))
+
+    assert "no answer came" in answer["next_step"]
+    assert "max_cost_usd 4.20" in answer["next_step"]
+    assert unspent == 0
+    assert started["job_id"].startswith("kj_")
+
+
 AGREED: dict[str, Any] = {"confirm_cost": t.ElicitResult(action="accept", content=None)}
 
 

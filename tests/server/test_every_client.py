@@ -187,6 +187,10 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         assert isinstance(frame, t.BlobResourceContents)
         assert frame.mime_type == "image/png"
 
+        for name in (job["job_id"].removeprefix("kj_"), job["request_id"], f"{job['job_id']}/"):
+            assert (await read(f"kling://jobs/{name}"))["job_id"] == job["job_id"]
+        assert (await client.list_resources(cursor="")).resources
+
         missing = t.INVALID_PARAMS if era == NEWER else -32002
         for uri in ("kling://jobs/kj_nobody", "kling://models/o9", "kling://nothing", "file:///etc/passwd"):
             assert await code_of(client.read_resource(uri)) == missing

@@ -125,6 +125,15 @@ def test_a_number_of_more_digits_than_python_reads_keeps_its_id() -> None:
     read_frame(f'{{"id":{digits},"result":{{}},}}'.encode())
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '"yes"', "null", '{"a":{"b":1}}'])
+def test_what_comes_beside_the_answer_to_a_form_without_fields_is_left_out(content: str) -> None:
+    answer = f'{{"jsonrpc":"2.0","id":1,"result":{{"action":"accept","content":{content}}}}}'
+    frame = read_frame(answer.encode())
+    assert frame.faults == ()
+    assert isinstance(frame.message, t.JSONRPCResponse)
+    assert frame.message.result == {"action": "accept"}
+
+
 def test_a_batch_is_refused_once_for_each_request_in_it() -> None:
     """
     Also where the batch is not JSON.
@@ -252,6 +261,45 @@ async def test_two_hundred_malformed_frames_are_answered_where_they_have_an_id(e
     assert set(refused.values()) == {PARSE, INVALID}
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert len([line for line in lines if line["message"] == "a line was refused"]) == FRAMES
+
+
+MODELS: dict[str, Any] = {"name": "list_models"}
+SERVED = [
+    {**MODELS, "arguments": []},
+    {**MODELS, "arguments": ""},
+    {**MODELS, "arguments": "null"},
+    {**MODELS, "arguments": '{"model": "o3-pro"}'},
+]
+MALFORMED: list[tuple[str, dict[str, Any], str]] = [
+    ("tools/call", {**MODELS, "arguments": [1]}, "params.arguments is not an object."),
+    ("tools/call", {"name": 5, "arguments": {}}, "params.name is not a text."),
+    ("prompts/get", {"name": "single_shot", "arguments": []}, "params.arguments is not an object. An empty one is {}"),
+    ("resources/read", {}, "params.uri is missing."),
+    ("completion/complete", {"ref": 1, "argument": {"name": "x", "value": ""}}, "params.ref is not an object."),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("era", ERAS)
+async def test_params_that_are_malformed_are_read_where_they_can_be_and_else_named(era: str, tmp_path: Path) -> None:
+    """
+    Arguments as JSON text, PHP's empty list; the SDK would say "Invalid request parameters" and nothing else.
+    """
+    envelope = modern if era == NEWER else dict
+    async with piped(tmp_path, KLING_MCP_BACKEND="simulator") as pipe:
+        if era == OLDER:
+            begun = await pipe.ask("initialize", {**greeting(), "capabilities": []}, "php")
+            assert begun["error"]["message"].startswith("params.capabilities is not an object. An empty one is {}")
+            await pipe.ask("initialize", greeting(), "hello")
+            await pipe.send("notifications/initialized")
+        for number, params in enumerate(SERVED):
+            answer = await pipe.ask("tools/call", envelope(**params), f"served {number}")
+            assert not answer["result"].get("isError")
+        for number, (method, params, words) in enumerate(MALFORMED):
+            error = (await pipe.ask(method, envelope(**params), f"malformed {number}"))["error"]
+            assert error["code"] == -32602
+            assert error["message"].startswith(words)
+        assert await pipe.end() == 0
 
 
 @pytest.mark.anyio

@@ -36,7 +36,7 @@ _DECODED_WITHIN_SECONDS: Final = 60.0
 
 _T = TypeVar("_T")
 
-LAST_FRAME: Final = re.compile(r"kling://jobs/(kj_[A-Za-z0-9_-]{1,64})/last-frame")
+LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]{1,100})/last-frame")
 _VIDEO_ENDINGS: Final = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".3gp"})
 # What fal.ai cannot read from a link, and this program can make readable from a file, or cannot either.
 _NOT_FETCHED: Final = {

@@ -29,8 +29,10 @@ from kling_mcp.catalog.models import Catalog, load
 from kling_mcp.errors import Internal
 from kling_mcp.jobs.service import JobService
 from kling_mcp.server import prompts, resources, tasks
+from kling_mcp.server.arguments import opened
 from kling_mcp.server.context import AppContext
 from kling_mcp.server.eras import known_to_the_client
+from kling_mcp.server.frames import malformed
 from kling_mcp.server.instructions import instructions
 from kling_mcp.server.notifier import ChangeNotifier
 from kling_mcp.server.tools import TOOLS, Tool, call_tool, list_tools
@@ -191,12 +193,17 @@ async def _warm(service: JobService) -> None:
 
 
 async def _without_details(ctx: ServerRequestContext[AppContext], call_next: CallNext) -> HandlerResult:
-    """Keep the text of a defect in the log: the SDK sends it to clients of the older era."""
+    """Keep the text of a defect in the log, which the SDK sends to older clients, and say what is malformed."""
+    if ctx.method == "tools/call" and ctx.params and "arguments" in ctx.params:
+        ctx = replace(ctx, params={**ctx.params, "arguments": opened(ctx.params["arguments"])})
     try:
         return await call_next(ctx)
-    except (MCPError, ValidationError):
-        # What the protocol has a code for; the SDK says nothing of what is in a ValidationError.
+    except MCPError:
         raise
+    except ValidationError as error:
+        if (why := malformed(error)) is None:
+            raise
+        raise MCPError(code=t.INVALID_PARAMS, message=why) from error
     except Exception as error:
         reference = secrets.token_hex(4)
         log.exception("request failed", extra={"method": ctx.method, "reference": reference})

@@ -7,6 +7,8 @@ a host or a model writes them; only then is the model made of them.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kling_mcp.catalog.values import (
@@ -30,9 +32,19 @@ from kling_mcp.texts import showable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["read"]
+__all__ = ["opened", "read"]
 
 I = TypeVar("I", bound=Input)  # noqa: E741
+
+
+def opened(arguments: object) -> object:
+    """The arguments of a call as an object, also where a host sends them as JSON text, or PHP an empty list."""
+    if not is_given(arguments):
+        return {}
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(arguments)
+    return arguments
 
 
 def read(arguments: Mapping[str, object], model: type[I]) -> I:

@@ -149,9 +149,13 @@ async def _ask(
         return _verdict(answer, runtime.now_ms() - int(state["asked_ms"]), str(state["nonce"]))
     asked_ms = runtime.now_ms()
     answer = await _answer(question, runtime, ctx)
+    took_ms = runtime.now_ms() - asked_ms
+    if answer == "not shown" and not _by_itself(took_ms):
+        # Perhaps a person has closed the form, and this is how the host says so.
+        return "no answer"
     if isinstance(answer, str):
         return answer
-    return _verdict(answer, runtime.now_ms() - asked_ms, secrets.token_hex(16))
+    return _verdict(answer, took_ms, secrets.token_hex(16))
 
 
 async def _answer(question: str, runtime: Runtime, ctx: ServerRequestContext[Any]) -> t.ElicitResult | Word:
@@ -186,10 +190,12 @@ def _put(question: str, asked_ms: int) -> t.InputRequiredResult:
 def _verdict(answer: t.ElicitResult, took_ms: int, nonce: str) -> Go | Word:
     if answer.action == "accept":
         return Go(nonce)
-    # A clock that was set back in between shows no haste.
-    if 0 <= took_ms < _FASTEST_PERSON_MS:
-        return "not shown"
-    return answer.action
+    return "not shown" if _by_itself(took_ms) else answer.action
+
+
+def _by_itself(took_ms: int) -> bool:
+    """Whether a host answered before a person can; a clock that was set back in between shows no haste."""
+    return 0 <= took_ms < _FASTEST_PERSON_MS
 
 
 def _question(draft: Draft) -> str:

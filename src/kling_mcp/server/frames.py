@@ -19,11 +19,12 @@ from pydantic import ValidationError
 
 from kling_mcp.texts import showable, unencodable
 
-__all__ = ["Fault", "Frame", "read_frame", "too_long"]
+__all__ = ["Fault", "Frame", "malformed", "read_frame", "too_long"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SCANNED_CHARACTERS: Final = 1_000_000
 _LONGEST_ID: Final = 10_000
+_EMPTY_OF_PHP: Final = " An empty one is {}; PHP writes [] for an empty array, and {} for (object) []."
 
 _TOKEN: Final = re.compile(r'"(?P<text>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<bracket>[{}\[\]])|(?P<open>")', re.DOTALL)
 _COLON: Final = re.compile(r"\s*:\s*")
@@ -105,6 +106,26 @@ def too_long(start: bytes, end: bytes, most_bytes: int) -> Frame:
     return Frame(faults=(fault,))
 
 
+def malformed(error: ValidationError) -> str | None:
+    """What is wrong with the params of a request; None where *error* is about something else."""
+    for found in error.errors(include_url=False, include_context=False):
+        if found["loc"][:1] == ("params",):
+            # Without the names of the SDK's classes.
+            parts = [str(part) for part in found["loc"] if not str(part)[:1].isupper()]
+            where = showable(".".join(parts))[:200]
+            what = _MALFORMED.get(found["type"], "is not what this method takes")
+            return f"{where} {what}.{_EMPTY_OF_PHP if found['input'] == [] else ''}"
+    return None
+
+
+_MALFORMED: Final = {
+    "missing": "is missing",
+    "dict_type": "is not an object",
+    "model_type": "is not an object",
+    "string_type": "is not a text",
+}
+
+
 def _request(message: dict[str, Any], bad: str | None) -> Frame:
     which = _id_of(message) if "id" in message else None
     number = message.get("id")
@@ -123,7 +144,7 @@ def _request(message: dict[str, Any], bad: str | None) -> Frame:
     elif not isinstance(message.get("method"), str):
         why = "A request names its method, as a text."
     elif not isinstance(params, dict | None):
-        hint = " An empty one is {}; PHP writes [] for an empty array, and {} for (object) []." if params == [] else ""
+        hint = _EMPTY_OF_PHP if params == [] else ""
         why = f"params is an object, with the arguments by name.{hint}"
     elif bad is not None and not in_arguments:
         why = f"The text of {bad} is not Unicode: it holds half a character, or bytes that are not UTF-8."
@@ -140,6 +161,11 @@ def _request(message: dict[str, Any], bad: str | None) -> Frame:
 
 def _response(message: dict[str, Any]) -> Frame:
     kind = t.JSONRPCResponse if "result" in message else t.JSONRPCError
+    result = message.get("result")
+    if isinstance(result, dict) and "action" in result:
+        # Our form has no fields: what is sent as its content means nothing, and PHP sends a list.
+        result = cast("dict[str, Any]", result)
+        message["result"] = {name: value for name, value in result.items() if name != "content"}
     try:
         return Frame(kind.model_validate(showable(message), by_name=False))
     except ValidationError:

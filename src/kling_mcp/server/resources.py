@@ -11,6 +11,7 @@ import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownModel
+from kling_mcp.ids import job_id_in
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.media.optional import SHOWS_VIDEOS
 from kling_mcp.server import models
@@ -82,13 +83,13 @@ TEMPLATES: Final = [
 ][: None if SHOWS_VIDEOS else -1]
 
 _MODEL: Final = re.compile(r"kling://models/([a-z0-9.-]+)")
-_JOB: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)")
-_LAST_FRAME: Final = re.compile(r"kling://jobs/([A-Za-z0-9_-]+)/last-frame")
+_JOB: Final = re.compile(r"kling://jobs/([^/?#]+)/?")
+_LAST_FRAME: Final = re.compile(r"kling://jobs/([^/?#]+)/last-frame/?")
 
 
 async def list_resources(app: AppContext, cursor: str | None) -> tuple[t.ListResourcesResult, Sequence[Job]]:
     """The fixed resources and the newest jobs, and these jobs; few, because some hosts make a tool of each."""
-    if cursor is not None:
+    if cursor:
         raise MCPError(
             code=t.INVALID_PARAMS, message="cursor is not valid: the whole list is one page, so leave cursor out"
         )
@@ -156,13 +157,13 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
     if match := _MODEL.fullmatch(uri):
         return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
     if match := _JOB.fullmatch(uri):
-        job_id = match[1]
+        job_id = job_id_in(match[1])
         job = await app.call_budget().within(lambda: app.store.get(job_id))
         ended = job.state in ENDED and app.service.is_settled(job)
         view = JobView.of(job, app.now_ms()).model_copy(update={"arguments": arguments_of(job)})
         return _json(uri, view, _LONG_MS if ended else _SHORT_MS)
     if match := _LAST_FRAME.fullmatch(uri):
-        blob = base64.b64encode(await app.service.last_frame(match[1])).decode()
+        blob = base64.b64encode(await app.service.last_frame(job_id_in(match[1]))).decode()
         contents = t.BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)
         return t.ReadResourceResult(contents=[contents], ttl_ms=_LONG_MS, cache_scope="private")
     return None
