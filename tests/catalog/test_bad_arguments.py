@@ -331,6 +331,10 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
             ("2.5-turbo-pro", "v2.5-turbo-pro"),
             ("kling-video/v2.1/master", "v2.1-master"),
             ("v1_6_standard", "v1.6-standard"),
+            ("v2.6-standard", "v2.6-pro"),
+            ("Kling O1 4K", "o1-standard"),
+            ("v2.1", "v2.1-standard"),
+            ("kling 2.5", "v2.5-turbo-standard"),
         )
     ),
     (SINGLE, {"model": "kling-v3-4k"}, "model", ("The nearest is v3-4k.",)),
@@ -443,6 +447,14 @@ def test_everything_that_is_wrong_is_said_in_one_refusal() -> None:
         assert fault.what in str(caught.value)
     assert "(9)" in str(caught.value)
     assert str(caught.value).count("Nothing was charged.") == 1
+
+
+def test_a_reference_that_the_model_cannot_read_is_one_fault() -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        plan(load(), SINGLE, {**ONE, "prompt": "@Element1 waves."})
+
+    assert len(caught.value.faults) == 1
+    assert "add to ." not in str(caught.value)
 
 
 def test_what_else_is_wrong_is_said_beside_a_model_that_does_not_exist() -> None:

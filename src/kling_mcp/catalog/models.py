@@ -387,7 +387,8 @@ class Catalog:
 
         def likeness(endpoint: Endpoint) -> float:
             own = set(endpoint.model.split("-"))
-            return len(own & words) - len(own - words) / 2
+            # A version that has no such tier is nearer than the tier of another version.
+            return sum(2 if word[1:2].isdigit() else 1 for word in own & words) - len(own - words) / 2
 
         near = [endpoint for endpoint in self.endpoints if words & set(endpoint.model.split("-"))]
         if near:

@@ -169,6 +169,7 @@ def _refuse_reference(rule: Rule, case: _Case, path: str, marker: str, there: in
             f"{path} refers to {marker}, and {case.endpoint.model} takes nothing that it could name.",
             f"Leave the reference out, or use a model that takes it: {', '.join(takers)}.",
         )
+        return
     have = f"Allowed here: {', '.join(names)}; or" if names else "Leave the reference out, or"
     case.broken(
         rule,
