@@ -8,9 +8,10 @@ result or of the ledger has any use for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final, TypeVar, cast
 from urllib.parse import unquote_to_bytes
+
+from kling_mcp.json_types import is_list, is_object
 
 __all__ = ["shorten_data_uris"]
 
@@ -37,11 +38,10 @@ def shorten_data_uris(value: _V) -> _V:
         if len(shortened) > _LONGEST_SHOWN and _WHOLE_URI.match(value):
             # Written in a way that is not found inside a sentence; there is nothing else in it.
             shortened = f"{value.partition(',')[0][:60].lower()} ({_kb(len(value))})"
-    elif isinstance(value, Mapping):
-        members = cast("Mapping[str, object]", value)
-        shortened = {name: shorten_data_uris(member) for name, member in members.items()}
-    elif isinstance(value, list):
-        shortened = [shorten_data_uris(member) for member in cast("list[object]", value)]
+    elif is_object(value):
+        shortened = {name: shorten_data_uris(member) for name, member in value.items()}
+    elif is_list(value):
+        shortened = [shorten_data_uris(member) for member in value]
     elif isinstance(value, tuple):
         shortened = tuple(shorten_data_uris(member) for member in cast("tuple[object, ...]", value))
     return cast("_V", shortened)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,7 @@ from pydantic_core import to_json
 
 from kling_mcp.errors import ArgumentFault, UnknownModel
 from kling_mcp.ids import unwrapped
+from kling_mcp.json_types import items_of, members_of
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Argument(_Part):
     @property
     def choices(self) -> tuple[str, ...]:
         """The values that the endpoint lists, as text; empty when it lists none."""
-        return tuple(str(value) for value in _list(self._value_schema.get("enum")))
+        return tuple(str(value) for value in items_of(self._value_schema.get("enum")))
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -308,6 +309,11 @@ class Endpoint(_Part):
         if self.timing is None:
             return None
         return round(self.timing.seconds * video_seconds / self.timing.for_video_seconds)
+
+    @property
+    def length(self) -> Argument:
+        """The argument that says how long the video is; each endpoint has exactly one."""
+        return next(argument for argument in self.arguments.values() if argument.kind == "length")
 
     def argument_of(self, kind: ArgumentKind) -> Argument | None:
         """The argument of *kind* at the top of a call, if the endpoint has one."""
@@ -510,32 +516,24 @@ def _choices(expected: str) -> str:
 
 def _bind(place: str, arguments: Mapping[str, Argument], schema: Schema, limits: Mapping[str, PictureLimits]) -> None:
     """Tie the arguments of one level to their fields in *schema*, and to *limits*."""
-    properties = _object(schema.get("properties"))
+    properties = members_of(schema.get("properties"))
     for name, argument in arguments.items():
         here = f"{place}.{name}"
         if argument.field not in properties:
             raise _wrong(f"{here}.field", f"one of {', '.join(properties)}", argument.field)
         if argument.limits_name is not None and argument.limits_name not in limits:
             raise _wrong(f"{here}.limits", f"one of {', '.join(limits)}", argument.limits_name)
-        own = _object(properties[argument.field])
+        own = members_of(properties[argument.field])
         if argument.many:
-            own = _object(own.get("items"))
+            own = members_of(own.get("items"))
         argument.bind(name, own, limits.get(argument.limits_name or ""))
         _bind(f"{here}.items", argument.items, own, limits)
         if fault := _unreadable(argument):
             raise _Misfit(f"{here}: {fault}")
     fed = {argument.field for argument in arguments.values() if argument.required}
-    for needed in _list(schema.get("required")):
+    for needed in items_of(schema.get("required")):
         if needed not in fed:
             raise _Misfit(f"{place}: no required argument becomes the required field {needed}")
-
-
-def _object(value: object) -> Schema:
-    return cast("Schema", value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def _unreadable(argument: Argument) -> str | None:

@@ -32,6 +32,7 @@ from kling_mcp.catalog.values import (
 )
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import unwrapped
+from kling_mcp.json_types import is_list, is_object, items_of, members_of
 from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
@@ -172,10 +173,10 @@ def wish(endpoint: Endpoint, body: Mapping[str, object]) -> dict[str, object]:
 
 
 def _by_value(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _by_value(member) for name, member in cast("dict[str, object]", value).items()}
-    if isinstance(value, list):
-        return [_by_value(member) for member in cast("list[object]", value)]
+    if is_object(value):
+        return {name: _by_value(member) for name, member in value.items()}
+    if is_list(value):
+        return [_by_value(member) for member in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -255,8 +256,7 @@ def _note_names(
 
 def _belongs_to_shots(endpoint: Endpoint, tool: Tool, name: str) -> bool:
     """Whether *name* is the length beside shots, which is compared with their sum."""
-    length = endpoint.argument_of("length")
-    return tool == "multi_shot_video" and length is not None and name == length.name
+    return tool == "multi_shot_video" and name == endpoint.length.name
 
 
 def _left_out(endpoint: Endpoint, takers: Sequence[Argument], name: str, value: object) -> str | None:
@@ -425,7 +425,7 @@ def _require(
 
 def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object], findings: ValidationReport) -> int:
     """The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*."""
-    length = cast("Argument", endpoint.argument_of("length"))
+    length = endpoint.length
     shots = endpoint.argument_of("shot")
     usual = int(str(length.default))
     if shots is not None and shots.name in given and shots.name not in findings.faulty:
@@ -450,7 +450,7 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
             takers = tuple(
                 other.model
                 for other in catalog.endpoints
-                if shots.name in other.arguments and seconds in cast("Argument", other.argument_of("length")).lengths
+                if shots.name in other.arguments and seconds in other.length.lengths
             )
             findings.faults.append(
                 ArgumentFault(
@@ -463,7 +463,9 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
                 )
             )
         given[length.name] = seconds
-    return cast("int", given.setdefault(length.name, usual))
+        return seconds
+    given.setdefault(length.name, usual)
+    return int(str(given[length.name]))
 
 
 def _settle_audio(endpoint: Endpoint, given: dict[str, object]) -> bool | None:
@@ -491,11 +493,11 @@ def _body(
 
     def one(argument: Argument, value: object, path: str, place: BodyPath) -> object:
         if argument.items:
-            return _body(argument.items, cast("Mapping[str, object]", value), f"{path}.", place, pictures)
+            return _body(argument.items, members_of(value), f"{path}.", place, pictures)
         if argument.kind == "length":
-            return cast("list[object]", argument.value_schema["enum"])[argument.lengths.index(cast("int", value))]
+            return items_of(argument.value_schema["enum"])[argument.choices.index(str(value))]
         if argument.kind == "picture":
-            pictures.append(PictureSlot(path, place, cast("str", value), argument.limits))
+            pictures.append(PictureSlot(path, place, str(value), argument.limits))
         return value
 
     body: dict[str, object] = {}
@@ -504,9 +506,9 @@ def _body(
             continue
         here, there = f"{path}{name}", (*place, argument.field)
         if argument.many:
-            members = cast("list[object]", given[name])
             body[argument.field] = [
-                one(argument, member, f"{here}[{index}]", (*there, index)) for index, member in enumerate(members)
+                one(argument, member, f"{here}[{index}]", (*there, index))
+                for index, member in enumerate(items_of(given[name]))
             ]
         else:
             body[argument.field] = one(argument, given[name], here, there)
@@ -516,10 +518,8 @@ def _body(
 def _has_voice(arguments: Mapping[str, Argument], given: Mapping[str, object]) -> bool:
     for name, value in given.items():
         argument = arguments[name]
-        members = cast("list[object]", value) if argument.many else [value]
-        if argument.kind == "voice" or any(
-            _has_voice(argument.items, cast("Mapping[str, object]", member)) for member in members if argument.items
-        ):
+        members = items_of(value) if argument.many else [value]
+        if argument.kind == "voice" or any(_has_voice(argument.items, members_of(member)) for member in members):
             return True
     return False
 
@@ -530,8 +530,8 @@ def _shots(endpoint: Endpoint, given: Mapping[str, object]) -> tuple[Shot, ...]:
         return ()
     prompt = next(name for name, item in shots.items.items() if item.kind == "text")
     length = next(name for name, item in shots.items.items() if item.kind == "length")
-    members = cast("list[Mapping[str, object]]", given.get(shots.name, []))
-    return tuple(Shot(cast("str", shot.get(prompt, "")), cast("int", shot[length])) for shot in members)
+    members = [members_of(shot) for shot in items_of(given.get(shots.name))]
+    return tuple(Shot(str(shot.get(prompt, "")), int(str(shot[length]))) for shot in members)
 
 
 def _own(arguments: Mapping[str, object], findings: ValidationReport) -> tuple[int, Decimal | None, int | None]:

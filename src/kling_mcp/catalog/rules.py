@@ -19,9 +19,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kling_mcp.errors import ArgumentFault
+from kling_mcp.json_types import is_object, items_of, members_of
 
 if TYPE_CHECKING:
     from kling_mcp.catalog.models import Catalog, Endpoint, Rule, RuleKind
@@ -58,8 +59,11 @@ class _Case:
         found: list[tuple[str, object]] = [("", self.given)]
         for step in selector.split("."):
             name = step.removesuffix("[]")
-            holders = [(path, cast("Given", holder)) for path, holder in found]
-            members = [(f"{path}.{name}" if path else name, holder[name]) for path, holder in holders if name in holder]
+            members = [
+                (f"{path}.{name}" if path else name, holder[name])
+                for path, holder in found
+                if is_object(holder) and name in holder
+            ]
             found = _spread(members) if step.endswith("[]") else members
         return found
 
@@ -72,11 +76,7 @@ class _Case:
 
 
 def _spread(members: list[tuple[str, object]]) -> list[tuple[str, object]]:
-    return [
-        (f"{path}[{index}]", value)
-        for path, values in members
-        for index, value in enumerate(cast("list[object]", values))
-    ]
+    return [(f"{path}[{index}]", value) for path, values in members for index, value in enumerate(items_of(values))]
 
 
 def _exactly_one(rule: Rule, case: _Case) -> None:
@@ -93,7 +93,7 @@ def _count(rule: Rule, case: _Case) -> None:
     for selector in rule.of:
         lists = case.select(selector.removesuffix("[]"))
         if selector.endswith("[]"):
-            counted = [(path, len(cast("list[object]", values))) for path, values in lists]
+            counted = [(path, len(items_of(values))) for path, values in lists]
         else:
             counted = [(lists[-1][0], len(lists))] if lists else []
         for path, count in counted:
@@ -190,8 +190,7 @@ def _one_group(rule: Rule, case: _Case) -> None:
     names = tuple(name for group in rule.groups for name in group)
     for selector in rule.of:
         for path, value in case.select(selector):
-            members = cast("Given", value)
-            present = [group for group in rule.groups if any(name in members for name in group)]
+            present = [group for group in rule.groups if any(name in members_of(value) for name in group)]
             if not present and case.findings.estimating:
                 case.findings.missing.append(f"{path}.{names[0]}")
             elif not present:

@@ -15,19 +15,19 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import job_id_in, unwrapped
+from kling_mcp.json_types import is_list, is_object, items_of
 from kling_mcp.shown import shorten_data_uris
 from kling_mcp.texts import BLANKS, showable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable, Sequence
 
     from kling_mcp.catalog.models import Argument, ArgumentKind
 
@@ -131,10 +131,10 @@ def is_given(value: object) -> bool:
         return not _is_word_for_nothing(value)
     if isinstance(value, float):
         return not math.isnan(value)
-    if isinstance(value, Mapping):
-        return any(is_given(member) for member in cast("Mapping[str, object]", value).values())
-    if isinstance(value, list):
-        return any(is_given(member) for member in cast("list[object]", value))
+    if is_object(value):
+        return any(is_given(member) for member in value.values())
+    if is_list(value):
+        return any(is_given(member) for member in value)
     return value is not None
 
 
@@ -205,14 +205,13 @@ def read(argument: Argument, value: object, path: str, findings: ValidationRepor
     """
     if not argument.many:
         return _one(argument, value, path, findings)
-    if not isinstance(value, list):
+    if not is_list(value):
         raise refused(path, value, "a list is expected", f"Give a list. {argument.description}")
-    members = cast("list[object]", value)
     found: list[object] = []
     left_out: str | None = None
-    for index, member in enumerate(members):
+    for index, member in enumerate(value):
         place = f"{path}[{index}]"
-        if not (is_given(member) or (argument.kind == "shot" and _is_object(member))):
+        if not (is_given(member) or (argument.kind == "shot" and is_object(member))):
             left_out = left_out or place
             continue
         if left_out and argument.kind in _NUMBERED:
@@ -222,10 +221,6 @@ def read(argument: Argument, value: object, path: str, findings: ValidationRepor
         with findings.noting():
             found.append(_one(argument, member, place, findings))
     return found
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, Mapping)
 
 
 _NUMBERED: Final = frozenset({"object", "shot", "voice"})
@@ -364,8 +359,7 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
         case "number":
             return _number(argument, value, path)
         case "choice":
-            members = cast("list[object]", argument.value_schema["enum"])
-            return members[choice(value, path, argument.choices)]
+            return items_of(argument.value_schema["enum"])[choice(value, path, argument.choices)]
         case "object" | "shot":
             return _object(argument, value, path, findings)
         case "https_url":
@@ -463,17 +457,16 @@ def _object(argument: Argument, value: object, path: str, findings: ValidationRe
     if isinstance(value, str):
         with contextlib.suppress(ValueError, RecursionError):
             value = _unpacked(value)
-    if not isinstance(value, Mapping):
+    if not is_object(value):
         raise refused(path, value, "an object is expected", f"Give an object with {names}.", tuple(argument.items))
-    members = cast("Mapping[str, object]", value)
     findings.faults += [
-        _unknown_item(argument, name, members[name], path) for name in members if name not in argument.items
+        _unknown_item(argument, name, value[name], path) for name in value if name not in argument.items
     ]
     found: dict[str, object] = {}
     for name, item in argument.items.items():
         place = f"{path}.{name}"
         with findings.noting():
-            member = opened(item, members.get(name), place)
+            member = opened(item, value.get(name), place)
             if is_given(member):
                 found[name] = read(item, member, place, findings)
             elif item.required and findings.estimating:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -27,6 +27,7 @@ from kling_mcp.catalog.models import load
 from kling_mcp.errors import FalRejected, RateLimited, SettingsError
 from kling_mcp.fal.http import FalHttp
 from kling_mcp.fal.platform import FalPlatform
+from kling_mcp.json_types import is_list, items_of, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -146,9 +147,9 @@ def differences(endpoint: Endpoint, published: PublishedModel | None) -> list[Di
     found: list[Difference] = []
     if published.status and published.status != "active":
         found.append(Difference("status", "active", published.status[:40]))
-    schemas = _members(_members(published.openapi.get("components")).get("schemas"))
+    schemas = members_of(members_of(published.openapi.get("components")).get("schemas"))
     for part, ending, ours in (("input", "Input", endpoint.input_schema), ("output", "Output", endpoint.output_schema)):
-        theirs = next((_members(schema) for name, schema in schemas.items() if name.endswith(ending)), None)
+        theirs = next((members_of(schema) for name, schema in schemas.items() if name.endswith(ending)), None)
         if theirs is None:
             found.append(Difference(part, "a schema", None))
             continue
@@ -190,15 +191,15 @@ class _Comparison:
 
     def objects(self, place: str, ours: Schema, theirs: Schema) -> Iterator[Difference]:
         """Field by field."""
-        mine, yours = _members(ours.get("properties")), _members(theirs.get("properties"))
+        mine, yours = members_of(ours.get("properties")), members_of(theirs.get("properties"))
         for name in mine:
             if name in yours:
-                yield from self.values(f"{place}.{name}", _members(mine[name]), _members(yours[name]))
+                yield from self.values(f"{place}.{name}", members_of(mine[name]), members_of(yours[name]))
             else:
                 yield Difference(f"{place}.{name}", "a field", None)
         for name in yours:
             if name not in mine and not self.open_ended:
-                kind = _text(_plain(_members(yours[name]), self.components).get("type"))
+                kind = _text(_plain(members_of(yours[name]), self.components).get("type"))
                 yield Difference(f"{place}.{name}", None, f"a field, type {kind}")
         needed, asked = _names(ours.get("required")), _names(theirs.get("required"))
         for name in sorted((needed ^ asked) & mine.keys() & yours.keys()):
@@ -213,7 +214,7 @@ class _Comparison:
             if mine != yours:
                 yield Difference(f"{place}.{name}", _text(mine), _text(yours))
         if "items" in ours and "items" in theirs:
-            yield from self.values(f"{place}[]", _members(ours["items"]), _members(theirs["items"]))
+            yield from self.values(f"{place}[]", members_of(ours["items"]), members_of(theirs["items"]))
         if "properties" in ours and "properties" in theirs:
             yield from self.objects(place, ours, theirs)
 
@@ -221,15 +222,15 @@ class _Comparison:
 def _plain(schema: Schema, components: Mapping[str, object]) -> Schema:
     """*schema* without references, and without the forms in which null is allowed."""
     for _ in range(_DEEPEST):
-        options = [_members(one) for name in ("anyOf", "oneOf", "allOf") for one in _list(schema.get(name))]
+        options = [members_of(one) for name in ("anyOf", "oneOf", "allOf") for one in items_of(schema.get(name))]
         real = [option for option in options if option.get("type") != "null"]
         if "$ref" in schema:
-            schema = {**_members(components.get(str(schema["$ref"]).rpartition("/")[2])), **_without(schema, "$ref")}
+            schema = {**members_of(components.get(str(schema["$ref"]).rpartition("/")[2])), **_without(schema, "$ref")}
         elif len(real) == 1:
             schema = {**real[0], **_without(schema, "anyOf", "oneOf", "allOf")}
         else:
             break
-    kinds = [kind for kind in _list(schema.get("type")) if kind != "null"]
+    kinds = [kind for kind in items_of(schema.get("type")) if kind != "null"]
     return {**schema, "type": kinds[0] if len(kinds) == 1 else kinds} if kinds else schema
 
 
@@ -238,8 +239,8 @@ def _stated(schema: Schema, name: str) -> object:
     value = schema.get(name)
     if value is None:
         return _NOTHING
-    if name in {"enum", "type"} and isinstance(value, list):
-        return sorted((one for one in _list(cast("object", value)) if one is not None), key=_enum_order)
+    if name in {"enum", "type"} and is_list(value):
+        return sorted((one for one in value if one is not None), key=_enum_order)
     return value
 
 
@@ -257,7 +258,7 @@ def _contested(endpoint: Endpoint) -> set[str]:
 def _limit_differences(endpoint: Endpoint, components: Mapping[str, object]) -> Iterator[Difference]:
     for name, schema in components.items():
         if name.endswith("Input"):
-            yield from _limits_in("input", endpoint.arguments, _members(schema), components)
+            yield from _limits_in("input", endpoint.arguments, members_of(schema), components)
             return
 
 
@@ -265,13 +266,13 @@ def _limits_in(
     place: str, arguments: Mapping[str, Argument], theirs: Schema, components: Mapping[str, object]
 ) -> Iterator[Difference]:
     """Limits of pictures and videos, where fal.ai publishes any."""
-    fields = _members(theirs.get("properties"))
+    fields = members_of(theirs.get("properties"))
     for argument in arguments.values():
         path = f"{place}.{argument.field}{'[]' if argument.many else ''}"
-        field = _plain(_members(fields.get(argument.field)), components)
-        inside = _plain(_members(field.get("items")), components) if argument.many else field
+        field = _plain(members_of(fields.get(argument.field)), components)
+        inside = _plain(members_of(field.get("items")), components) if argument.many else field
         if argument.limits is not None:
-            stated = _members(field.get("x-fal")) or _members(inside.get("x-fal"))
+            stated = members_of(field.get("x-fal")) or members_of(inside.get("x-fal"))
             yield from _limits_of(path, argument.limits, stated)
         yield from _limits_in(path, argument.items, inside, components)
 
@@ -354,16 +355,8 @@ def _text(value: object) -> str | None:
     return None if value is _NOTHING else json.dumps(value, ensure_ascii=False)[:200]
 
 
-def _members(value: object) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else []
-
-
 def _names(value: object) -> set[str]:
-    return {str(one) for one in _list(value)}
+    return {str(one) for one in items_of(value)}
 
 
 def _without(schema: Schema, *names: str) -> Schema:

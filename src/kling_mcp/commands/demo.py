@@ -118,14 +118,13 @@ def _film(model: str | None, shots: int | None) -> _Film:
         endpoint = load().default if model is None else load().model(model)
     except UnknownModel as error:
         raise SettingsError(f"--model is {model!r}. {error.next_step}") from None
-    whole, listed = endpoint.argument_of("length"), endpoint.argument_of("shot")
+    listed = endpoint.argument_of("shot")
     most = len(_STORY) if listed is not None else 1
     wanted = min(_SHOTS, most) if shots is None else shots
     if not 1 <= wanted <= most:
         takes = f"1 to {most}" if most > 1 else f"1 with {endpoint.model}"
         raise SettingsError(f"--shots is {wanted}. It takes {takes}.")
-    longest = max(whole.lengths) if whole is not None else _ONE_SHOT_SECONDS
-    each = _ONE_SHOT_SECONDS if wanted == 1 else min(_SHOT_SECONDS, longest // wanted)
+    each = _ONE_SHOT_SECONDS if wanted == 1 else min(_SHOT_SECONDS, max(endpoint.length.lengths) // wanted)
     return _Film(endpoint, (each,) * wanted)
 
 

@@ -250,9 +250,8 @@ def _cheapest_usd() -> Decimal:
     """The least that any job can hold, in US dollars."""
 
     return min(
-        quote(endpoint, seconds=min(length.lengths), audio=False, voice=False).ceiling_usd
+        quote(endpoint, seconds=min(endpoint.length.lengths), audio=False, voice=False).ceiling_usd
         for endpoint in load().endpoints
-        if (length := endpoint.argument_of("length")) is not None
     )
 
 

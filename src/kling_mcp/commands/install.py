@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from kling_mcp.commands import json_edit
 from kling_mcp.errors import SettingsError
+from kling_mcp.json_types import is_object, items_of, members_of
 from kling_mcp.keys import plain_key
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def _json_with(text: str, host: Host, entry: Entry) -> str:
     text = json_edit.set_value(text, [host.servers, NAME], entry)
     if not host.stored or _input_of(text) is not None:
         return text
-    has_list = isinstance(_members(json_edit.parse(text)).get("inputs"), list)
+    has_list = isinstance(members_of(json_edit.parse(text)).get("inputs"), list)
     return json_edit.set_value(text, ["inputs", "-"] if has_list else ["inputs"], _ASKED if has_list else [_ASKED])
 
 
@@ -302,16 +303,8 @@ def _json_without(text: str, host: Host) -> str:
 
 def _input_of(text: str) -> str | None:
     """The number of the question for the key among the inputs of VS Code."""
-    numbered = enumerate(_listed(_members(json_edit.parse(text)).get("inputs")))
-    return next((str(number) for number, asked in numbered if _members(asked).get("id") == _ASKED["id"]), None)
-
-
-def _members(value: object) -> Mapping[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
-
-
-def _listed(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else []
+    numbered = enumerate(items_of(members_of(json_edit.parse(text)).get("inputs")))
+    return next((str(number) for number, asked in numbered if members_of(asked).get("id") == _ASKED["id"]), None)
 
 
 def _toml_with(text: str, host: Host, entry: Entry) -> str:
@@ -324,9 +317,9 @@ def _toml_with(text: str, host: Host, entry: Entry) -> str:
     table = tomlkit.table()
     for name, value in entry.items():
         table[name] = value
-        if isinstance(value, dict):
+        if is_object(value):
             table[name] = inline = tomlkit.inline_table()
-            for inner, text_of_it in _members(cast("object", value)).items():
+            for inner, text_of_it in value.items():
                 inline[inner] = text_of_it
     servers[NAME] = table
     return tomlkit.dumps(document)
@@ -335,7 +328,7 @@ def _toml_with(text: str, host: Host, entry: Entry) -> str:
 def _toml_without(text: str, host: Host) -> str:
     import tomlkit
 
-    if NAME not in _members(tomllib.loads(text).get(host.servers)):
+    if NAME not in members_of(tomllib.loads(text).get(host.servers)):
         return text
     document = tomlkit.parse(text)
     servers = cast("dict[str, object]", document[host.servers])
@@ -361,11 +354,11 @@ def _check(path: Path, before: str, after: str, host: Host) -> None:
 
 
 def _without_ours(parsed: object, host: Host) -> Mapping[str, object]:
-    others = dict(_members(parsed))
-    others[host.servers] = {name: entry for name, entry in _members(others.get(host.servers)).items() if name != NAME}
+    others = dict(members_of(parsed))
+    others[host.servers] = {name: entry for name, entry in members_of(others.get(host.servers)).items() if name != NAME}
     if host.stored:
-        asked = _listed(others.get("inputs"))
-        others["inputs"] = [one for one in asked if _members(one).get("id") != _ASKED["id"]]
+        asked = items_of(others.get("inputs"))
+        others["inputs"] = [one for one in asked if members_of(one).get("id") != _ASKED["id"]]
     return others
 
 
