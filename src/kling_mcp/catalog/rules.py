@@ -203,7 +203,7 @@ def _beside(rule: Rule, case: _Case) -> None:
     for selector in rule.of:
         for path, value in case.select(selector):
             for first, *others in rule.groups:
-                if first in cast("Given", value) and not set(others) & set(cast("Given", value)):
+                if first in members_of(value) and not set(others) & set(members_of(value)):
                     names = " or ".join(others)
                     case.broken(
                         rule, f"{path}.{others[0]}", f"{path} has {first} without {names}.", f"Add {names} to {path}."
