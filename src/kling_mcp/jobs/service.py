@@ -44,8 +44,8 @@ __all__ = ["JobService", "Started"]
 
 log = logging.getLogger(__name__)
 
-_KNOWN_WITHIN_SECONDS: Final = 3.0
-"""How long a call waits for its job to be sent: a call promises an answer within five; the rest goes on behind it."""
+_SENT_WITHIN_SECONDS: Final = 3.0
+"""How long a withdrawal waits for fal's answer to a request that is on its way."""
 
 _JOBS_LOOKED_THROUGH: Final = 200
 _DRAIN_SECONDS: Final = 1.5
@@ -168,7 +168,7 @@ class JobService:
 
     async def start(self, draft: Draft, nonce: str | None = None) -> Started:
         """
-        Start *draft*, once: the same call finds the same job.
+        Start *draft*, once, and wait until fal's answer is recorded: the same call finds the same job.
 
         Raises:
             NoApiKey: There is no key to pay with.
@@ -181,10 +181,7 @@ class JobService:
             raise NoApiKey
         submission = Submission(draft, nonce)
         self._group().start_soon(self.workers.submitter.produce, submission)
-        with anyio.move_on_after(_KNOWN_WITHIN_SECONDS):
-            await submission.settled.wait()
-        if submission.job_id is None:
-            await submission.known.wait()
+        await submission.settled.wait()
         if isinstance(submission.error, KlingError):
             raise submission.error
         if submission.error is not None:
@@ -278,7 +275,7 @@ class JobService:
         """
         job = await self.store.get(job_id)
         if job.state == "submitting":
-            job = await self.store.wait(job, _KNOWN_WITHIN_SECONDS)
+            job = await self.store.wait(job, _SENT_WITHIN_SECONDS)
         if job.state == "queued" and not await self.workers.poller.is_waiting(job):
             return job
         return (await self.cancel(job.job_id))[0] if job.state in {"preparing", "queued"} else job

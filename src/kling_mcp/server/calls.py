@@ -39,6 +39,11 @@ async def _make_video(call: Call, tool: JobTool) -> Answer:
     draft = await service.prepare(planned, price, call.arguments)
     job = await call.budget.within(lambda: service.find_duplicate(draft))
     repeated = job is not None
+    busy = LedgerUnavailable(
+        "The record of jobs is busy: another program holds it. The job starts once that program has finished with it.",
+        "list_jobs then shows it; the same call finds it and makes no second one.",
+        billed="maybe",
+    )
     if job is None:
         await call.budget.within(lambda: service.check(draft))
         with call.budget.paused():
@@ -46,13 +51,15 @@ async def _make_video(call: Call, tool: JobTool) -> Answer:
         if not isinstance(decision, confirm.Go):
             return decision
         call.billed = "maybe"
-        busy = LedgerUnavailable(
-            "The record of jobs is busy: another program holds it. The job starts once that program is done with it.",
-            "list_jobs then shows it; the same call finds it and makes no second one.",
-            billed="maybe",
+        started = await call.budget.within_or(
+            lambda: service.start(draft, decision.nonce), None, at_most_seconds=_FAL_SECONDS
         )
-        started = await call.budget.within(lambda: service.start(draft, decision.nonce), busy)
-        job, repeated = started.job, not started.fresh
+        if started is not None:
+            job, repeated = started.job, not started.fresh
+        else:
+            job = await call.budget.within(lambda: service.find_duplicate(draft), busy)
+    if job is None:
+        raise busy
     call.billed = job.billed
     if not repeated and tasks.declared(call.ctx):
         return tasks.offered_job(app, job)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, TypedDict
 
 from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.catalog.values import is_given
 from kling_mcp.errors import InvalidArguments
-from kling_mcp.money import dollars, usd, usd_text
+from kling_mcp.money import usd, usd_text
 from kling_mcp.server.confirm import asks
-from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, PriceView, UnsuitableModel
+from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, PriceView, SpendTodayView, UnsuitableModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +54,7 @@ def estimate(
         warnings.append(f"request is null because {' and '.join(chosen.missing)} would be needed.")
     if whole and any(not slot.value.startswith("https:") for slot in chosen.pictures):
         warnings.append("Pictures that are not https URLs are uploaded first; request then has their links.")
+    left = None if today is None else SpendTodayView.of(today, settings.daily_budget_usd)
     return EstimateView(
         tool=chosen.tool,
         model=chosen.endpoint.model,
@@ -65,7 +65,12 @@ def estimate(
         sources=[PriceView.of(source) for source in chosen.endpoint.prices],
         request=chosen.body if whole else None,
         models=rows,
-        budget=_budget(settings, today),
+        budget=BudgetView(
+            job_limit_usd=usd(settings.max_job_usd),
+            remaining_today_usd=left.remaining_usd if left else None,
+            held_usd=left.held_usd if left else None,
+            spent_usd=left.today_usd if left else None,
+        ),
         warnings=warnings,
     )
 
@@ -131,16 +136,3 @@ def _compared(
         figures = _figures(chosen, settings)
         taking.append(ComparedModel(model=endpoint.model, **figures, expected_seconds=expected_seconds))
     return [*sorted(taking, key=lambda row: row.estimated_usd), *others]
-
-
-def _budget(settings: Settings, today: DaySpend | None) -> BudgetView:
-    held = spent = left = None
-    if today is not None:
-        held, spent = dollars(today.held_microusd), dollars(today.spent_microusd)
-        left = max(settings.daily_budget_usd - held - spent, Decimal(0))
-    return BudgetView(
-        job_limit_usd=usd(settings.max_job_usd),
-        remaining_today_usd=None if left is None else usd(left),
-        held_usd=None if held is None else usd(held),
-        spent_usd=None if spent is None else usd(spent),
-    )

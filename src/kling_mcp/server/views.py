@@ -145,7 +145,9 @@ class View(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _cleaned(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _cleaned(cls, fields: Any) -> Any:
+        if not hasattr(fields, "keys") and not isinstance(fields, View):
+            fields = {name: getattr(fields, name) for name in cls.model_fields}
         return cleaned(fields)
 
     def data(self) -> dict[str, Any]:
@@ -229,9 +231,7 @@ class JobView(View):
     def of(cls, job: Job, now_ms: int, *more_warnings: str) -> Self:
         """The row of *job* as it is at *now_ms*."""
         intent, fault, video = job.intent, job.fault, VideoView.of(job)
-        billed_usd = None
-        if job.cost_microusd is not None and job.cost_source == "billed":
-            billed_usd = usd(dollars(job.cost_microusd))
+        billed_microusd = job.cost_microusd if job.cost_source == "billed" else None
         return cls(
             job_id=job.job_id,
             state=job.state,
@@ -251,19 +251,11 @@ class JobView(View):
             cost=CostView(
                 estimated_usd=usd(dollars(intent.estimate_microusd)),
                 ceiling_usd=usd(dollars(intent.ceiling_microusd)),
-                actual_usd=billed_usd,
+                actual_usd=None if billed_microusd is None else usd(dollars(billed_microusd)),
                 basis=intent.basis,
             ),
             video=video,
-            error=None
-            if fault is None
-            else ErrorView(
-                code=fault.code,
-                message=fault.message,
-                field=fault.field,
-                billed=fault.billed,
-                upstream_detail=fault.upstream_detail,
-            ),
+            error=None if fault is None else ErrorView.model_validate(fault),
             warnings=list(dict.fromkeys((*warnings_of(job, now_ms), *more_warnings))),
             resource=job_uri(job.job_id),
             next_step=next_step(job, has_video=video is not None),
@@ -287,13 +279,9 @@ class JobRow(View):
     @classmethod
     def of(cls, job: Job) -> Self:
         """*job* in a few words."""
-        if job.saved_to:
-            where = {"saved_to": job.saved_to}
-        else:
-            video = VideoView.of(job)
-            # Half an address leads nowhere, and get_job has it whole.
-            fits = video is not None and video.url is not None and len(video.url) <= _ROW_URL_CHARACTERS
-            where = {"url": video.url if video is not None and fits else None}
+        video = VideoView.of(job)
+        # Half an address leads nowhere, and get_job has it whole.
+        url = video.url if video and video.url and len(video.url) <= _ROW_URL_CHARACTERS else None
         cost_microusd = job.intent.estimate_microusd if job.cost_microusd is None else job.cost_microusd
         return cls(
             job_id=job.job_id,
@@ -304,7 +292,7 @@ class JobRow(View):
             usd=usd(dollars(cost_microusd)),
             created_at=moment(job.created_ms),
             error=None if job.fault is None else _cut(f"{job.fault.code}: {job.fault.message}", _ROW_CHARACTERS),
-            **where,
+            **({"saved_to": job.saved_to} if job.saved_to else {"url": url}),
         )
 
 
@@ -319,12 +307,9 @@ class SpendTodayView(View):
     @classmethod
     def of(cls, today: DaySpend, day_limit: Decimal) -> Self:
         """*today* against the limit of a day."""
-        return cls(
-            today_usd=usd(dollars(today.spent_microusd)),
-            held_usd=usd(dollars(today.held_microusd)),
-            remaining_usd=usd(max(day_limit - dollars(today.held_microusd + today.spent_microusd), Decimal(0))),
-            limit_usd=usd(day_limit),
-        )
+        spent, held = dollars(today.spent_microusd), dollars(today.held_microusd)
+        left = max(day_limit - held - spent, Decimal(0))
+        return cls(today_usd=usd(spent), held_usd=usd(held), remaining_usd=usd(left), limit_usd=usd(day_limit))
 
 
 class JobsView(View):
@@ -548,14 +533,5 @@ class RefusalView(View):
             allowed=list(error.allowed),
             next_step=error.next_step,
             job_id=error.job_id,
-            faults=[
-                ArgumentFaultView(
-                    path=fault.path,
-                    value=fault.value,
-                    allowed=list(fault.allowed),
-                    nearest=fault.nearest,
-                    models=list(fault.models),
-                )
-                for fault in error.faults
-            ],
+            faults=[ArgumentFaultView.model_validate(fault) for fault in error.faults],
         )
