@@ -168,14 +168,13 @@ def _fal(settings: Settings) -> Fal:
 
 @asynccontextmanager
 async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
-    """fal's queue in this process, and settings that point to it."""
+    """The simulator in this process; gives settings that point to it."""
     # With Starlette and uvicorn, which only this backend needs.
-    from kling_mcp.simulator.app import Simulator
-    from kling_mcp.simulator.serve import bind, serving, urls_of
+    from kling_mcp.simulator import app, serve
 
-    listener = bind()
-    urls = urls_of(listener)
-    async with serving(Simulator(speed=settings.simulator_speed), listener=listener):
+    listener = serve.bind()
+    urls = serve.urls_of(listener)
+    async with serve.serving(app.Simulator(speed=settings.simulator_speed), listener=listener):
         yield replace(
             settings,
             fal_key=Secret("simulator:simulator"),

@@ -52,10 +52,10 @@ _ANSWER_WITHIN_SECONDS: Final = 170.0
 _QUESTION: Final = "confirm_cost"
 
 _FORM: Final[dict[str, Any]] = {"type": "object", "properties": {}}
-"""No fields: the answer is in accepting, and a field would be more keys to press for a person."""
+"""No fields: accepting is the answer, and a field would be one more thing to fill in."""
 
 _FASTEST_PERSON_MS: Final = 1_000
-"""Hosts that decline or cancel by themselves do it in some ten milliseconds; nobody has read a price in a second."""
+"""Hosts that decline or cancel by themselves take about ten milliseconds; no person reads a price in a second."""
 
 Word: TypeAlias = Literal["decline", "cancel", "not shown", "no answer"]
 
@@ -68,7 +68,7 @@ _UNSEEN: Final[Mapping[Word, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """The job may start; *nonce* is what a confirmation is worth once."""
+    """The job may start; *nonce* makes its confirmation valid for one job only."""
 
     nonce: str | None = None
 
@@ -86,7 +86,7 @@ class _Question(t.ElicitRequest):
 async def gate(
     draft: Draft, service: JobService, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.CallToolResult | t.InputRequiredResult:
-    """Decide whether *draft* may be paid for: yes, a question to the user, or what is missing."""
+    """Decide whether *draft* may be paid for: yes, a question to the user, or a result that says what is missing."""
     ceiling = draft.quote.ceiling_usd
     cap = draft.plan.max_cost_usd
     price = cents(ceiling)
@@ -142,7 +142,7 @@ async def _ask(
         answer = (params.input_responses or {}).get(_QUESTION)
         if params.request_state is None or not isinstance(answer, t.ElicitResult):
             return _put(question, runtime.now_ms())
-        # Sealed by the SDK's boundary; a price that has changed since is asked about again.
+        # Sealed by the SDK; if the price has changed since, the user is asked again.
         state: dict[str, Any] = json.loads(params.request_state)
         if state.get("question") != question:
             return _put(question, runtime.now_ms())
@@ -159,7 +159,7 @@ async def _ask(
 
 
 async def _answer(question: str, runtime: Runtime, ctx: ServerRequestContext[Any]) -> t.ElicitResult | Word:
-    """What comes back from a form of the older era, if anything does in time."""
+    """The answer to a form of the older era, if one comes in time."""
     answer: t.ElicitResult | Word = "no answer"
     async with anyio.create_task_group() as tasks:
 
@@ -174,7 +174,7 @@ async def _answer(question: str, runtime: Runtime, ctx: ServerRequestContext[Any
                 form, t.ElicitResult, metadata=ServerMessageMetadata(related_request_id=ctx.request_id)
             )
         except (MCPError, ValidationError) as refusal:
-            # Its words come from outside and can be of any length.
+            # The message comes from outside and can have any length.
             log.info("the host showed no form", extra={"why": str(refusal)[:200]})
             answer = "not shown"
         tasks.cancel_scope.cancel()
@@ -194,7 +194,7 @@ def _verdict(answer: t.ElicitResult, took_ms: int, nonce: str) -> Go | Word:
 
 
 def _by_itself(took_ms: int) -> bool:
-    """Whether a host answered before a person can; a clock that was set back in between shows no haste."""
+    """Whether a host answered before a person can; a negative time means that the clock was set back."""
     return 0 <= took_ms < _FASTEST_PERSON_MS
 
 

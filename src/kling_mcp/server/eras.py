@@ -56,7 +56,7 @@ _BLOCKS_SINCE: Final = {"audio": "2025-03-26", "resource_link": "2025-06-18"}
 
 
 async def known_to_the_client(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Leave out of an answer what came after the version that its client speaks."""
+    """Leave out of an answer the fields that came after its client's protocol version."""
     result = await call_next(ctx)
     places = _SINCE.get(ctx.method)
     if places is None or not isinstance(result, Mapping):
@@ -76,7 +76,7 @@ async def known_to_the_client(ctx: ServerRequestContext[Any], call_next: CallNex
 
 
 def _at(value: Any, path: Sequence[str]) -> list[dict[str, Any]]:
-    """Every object that *path* leads to; a list on the way stands for all its members."""
+    """Every object at *path*; a list on the way means each of its members."""
     if isinstance(value, list):
         return [found for member in cast("list[Any]", value) for found in _at(member, path)]
     if not isinstance(value, dict):

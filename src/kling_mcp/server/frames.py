@@ -1,9 +1,9 @@
 """
-One line from a client: a message for the SDK, or what is wrong with it and whom to tell.
+Frames: one line from a client, read as a message for the SDK or as faults to answer.
 
-The SDK leaves a request that it cannot read without an answer, and its client
-waits for ever. So lines are read here: strictly, but with the id found in
-whatever text there is, because a refusal helps only with the id of its request.
+The SDK does not answer a request that it cannot read, and its client waits for
+ever. So lines are read here: strictly, but with the id found even in text that
+is not JSON, because a refusal is useful only with the id of its request.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Message = t.JSONRPCRequest | t.JSONRPCNotification | t.JSONRPCResponse | t.JSONR
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a line is not taken, and the id of the request as JSON text; None where nobody waits for an answer."""
+    """Why a line is refused, and the id of the request as JSON text; None where no answer is expected."""
 
     code: int
     why: str
     id: str | None
 
     def line(self) -> bytes | None:
-        """The answer, if there is somebody to answer."""
+        """The answer, if one is expected."""
         if self.id is None:
             return None
         error = json.dumps({"code": self.code, "message": self.why})
@@ -56,7 +56,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a line was: a message, faults (of a batch: several), or a message with a text that is bad."""
+    """What a line held: a message, faults (several for a batch), or a message with a bad text in it."""
 
     message: Message | None = None
     faults: tuple[Fault, ...] = ()
@@ -64,8 +64,8 @@ class Frame:
 
 
 def read_frame(line: bytes) -> Frame:
-    """What *line* says; nothing in it makes this raise."""
-    # What is not UTF-8 becomes lone surrogates, and is told apart by text instead of spoiling the whole line.
+    """The content of *line*; nothing in it makes this raise."""
+    # What is not UTF-8 becomes lone surrogates, so one bad text does not spoil the whole line.
     text = line.removeprefix(_BOM).decode("utf-8", "surrogateescape").strip()
     if not text:
         return Frame()
@@ -77,17 +77,17 @@ def read_frame(line: bytes) -> Frame:
     except json.JSONDecodeError as error:
         return _unreadable(text, t.PARSE_ERROR, f"The line is not JSON: {error.msg} at character {error.pos + 1}.")
     except ValueError:
-        return _unreadable(text, t.PARSE_ERROR, "The line holds a number that is too large, or none (NaN, Infinity).")
+        return _unreadable(text, t.PARSE_ERROR, "The line holds a number that is too large, or NaN or Infinity.")
     except RecursionError:
         return _unreadable(text, t.PARSE_ERROR, "The line is nested too deeply.")
     if isinstance(value, list):
-        why = "Batches are not taken. Send each request as a line of its own."
+        why = "Batches are not supported. Send each request as a line of its own."
         members = cast("list[Any]", value)
         requests = [cast("dict[str, Any]", member) for member in members if isinstance(member, dict)]
         waiting = [_id_of(request) for request in requests if "method" in request and "id" in request]
         return Frame(faults=tuple(Fault(t.INVALID_REQUEST, why, which) for which in waiting or [None]))
     if not isinstance(value, dict):
-        return Frame(faults=(Fault(t.INVALID_REQUEST, "A message is a JSON object.", None),))
+        return Frame(faults=(Fault(t.INVALID_REQUEST, "A message must be a JSON object.", None),))
     message = cast("dict[str, Any]", value)
     if "method" not in message and ("result" in message or "error" in message):
         return _response(message)
@@ -95,7 +95,7 @@ def read_frame(line: bytes) -> Frame:
 
 
 def too_long(start: bytes, end: bytes, most_bytes: int) -> Frame:
-    """What is told about a line of which only *start* and *end* are known."""
+    """The refusal of a line of which only *start* and *end* were read."""
     text = start.decode("utf-8", "surrogateescape")
     tail = end.decode("utf-8", "surrogateescape")
     fault = Fault(
@@ -130,7 +130,7 @@ def _request(message: dict[str, Any], bad: str | None) -> Frame:
     which = _id_of(message) if "id" in message else None
     number = message.get("id")
     if isinstance(number, float) and number.is_integer():
-        # What JSON has no word for: to the MCP schema 1.0 is an integer.
+        # JSON does not tell 1.0 from 1: to the MCP schema it is an integer.
         message["id"] = int(number)
     params = message.get("params")
     in_arguments = (
@@ -138,14 +138,14 @@ def _request(message: dict[str, Any], bad: str | None) -> Frame:
     )
     why = None
     if message.get("jsonrpc") != "2.0":
-        why = 'A message says "jsonrpc": "2.0".'
+        why = 'A message needs "jsonrpc": "2.0".'
     elif "id" in message and (isinstance(message["id"], bool) or not isinstance(message["id"], str | int)):
-        why = "An id is a text or a whole number."
+        why = "An id must be a text or a whole number."
     elif not isinstance(message.get("method"), str):
-        why = "A request names its method, as a text."
+        why = "A request needs its method as a text."
     elif not isinstance(params, dict | None):
         hint = _EMPTY_OF_PHP if params == [] else ""
-        why = f"params is an object, with the arguments by name.{hint}"
+        why = f"params must be an object, with the arguments by name.{hint}"
     elif bad is not None and not in_arguments:
         why = f"The text of {bad} is not Unicode: it holds half a character, or bytes that are not UTF-8."
     if why is None:
@@ -173,7 +173,7 @@ def _response(message: dict[str, Any]) -> Frame:
 
 
 def _unreadable_response(which: object, why: str) -> Frame:
-    """A response is not answered; but who waits for it here is told that it is of no use."""
+    """A response is not answered; but the code here that waits for it gets an error."""
     fault = Fault(t.PARSE_ERROR, why, None)
     if not isinstance(which, str | int) or isinstance(which, bool):
         return Frame(faults=(fault,))
@@ -221,7 +221,7 @@ def _ids_in(text: str) -> list[str]:
             continue
         value = _VALUE.match(text, begin)
         if value is None:
-            # Cut off, or nothing that an id can be.
+            # Cut off, or not a valid id.
             if re.match(r"[^,}]*[,}]", text[begin : begin + 1000]):
                 ids.append("null")
         elif value["number"] and len(value["number"]) <= _LONGEST_ID:
@@ -247,7 +247,7 @@ def _id_of(message: dict[str, Any]) -> str:
 
 
 class _NotARequest(ValueError):
-    """JSON, but not a message that has one meaning."""
+    """JSON that is ambiguous as a message."""
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

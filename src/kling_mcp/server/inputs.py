@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
 
 from kling_mcp.jobs.job import State
-from kling_mcp.server.schemas import LONGEST_WAIT_SECONDS, object_schema
+from kling_mcp.server.schemas import WAIT, object_schema
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -44,8 +44,7 @@ class GetJob(Input):
     """Of `get_job`."""
 
     job_id: _JobId
-    # Without limits in numbers: more than the longest wait is no fault, it waits the longest.
-    wait_seconds: int = Field(0, description=f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}.")
+    wait_seconds: int = Field(0, description=WAIT)
 
 
 class ViewVideo(Input):

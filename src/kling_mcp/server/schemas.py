@@ -1,9 +1,9 @@
 """
-The tools' input schemas, derived from the catalog.
+Schemas: the input of each tool that takes the arguments of a job, derived from the catalog.
 
-Hosts read little of JSON Schema: no references, no combinators, no lists of
-types; some drop defaults and limits. So every property is flat and typed, and
-its description says in words what the schema says in numbers.
+Hosts understand little of JSON Schema: no references, no combinators, no lists
+of types; some drop defaults and limits. So every property is flat and typed,
+and its description has the limits and the default in words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LONGEST_WAIT_SECONDS: Final = 45
 MOST_TAKES: Final = 99
 
 FIRST: Final = "image_to_video"
-"""The tool whose limits stand in numbers too."""
+"""The tool whose limits are given in numbers too."""
 
 _SOURCES: Final = (
     "https URL, path, data: URI or kling://jobs/{job_id}/last-frame."
@@ -48,21 +48,18 @@ _SOURCES: Final = (
 )
 
 
-WAIT: Final[Schema] = {
-    "type": "integer",
-    "description": f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}.",
-}
-"""How long a call may wait for its job; without limits in numbers, because more is no fault: it waits the longest."""
+WAIT: Final = f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}."
+"""Of `wait_seconds`, which has no limits in numbers: a call that asks for more waits the longest."""
 
-_OF_OURS: Final[dict[str, Schema]] = {
+_OURS: Final[dict[str, Schema]] = {
     "max_cost_usd": {"type": "number", "description": "Most the user agreed to, in USD."},
     "take": {
         "type": "integer",
         "description": f"1 (default): same call, same job; 2 to {MOST_TAKES}: new charge.",
     },
-    "wait_seconds": WAIT,
+    "wait_seconds": {"type": "integer", "description": WAIT},
 }
-"""Arguments of every job that fal never sees."""
+"""Arguments of every job that are not sent to fal.ai."""
 
 
 def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
@@ -76,38 +73,38 @@ def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()
 
 
 def job_schema(catalog: Catalog, tool: Tool) -> Schema:
-    """What a tool that starts a job takes, over all models that it can use."""
-    makers = _makers(catalog, tool)
+    """The input of a tool that starts a job, over all models that it can use."""
+    suitable = _endpoints_for(catalog, tool)
     properties: dict[str, Schema] = {}
     required: list[str] = []
     models = f"Default {catalog.default.model}"
-    for name, takers in _arguments(makers).items():
-        argument = takers[0].arguments[name]
+    for name, accepting in _arguments(suitable).items():
+        argument = accepting[0].arguments[name]
         if tool not in argument.tools:
             continue
         words = [_SOURCES] if argument.kind == "picture" and argument.required else []
         if tool == argument.tools[0]:
-            words += _takers(catalog, makers, takers)
+            words += _accepted_by(catalog, suitable, accepting)
         else:
-            # Which models take an argument is said where it comes first; here, which one takes all.
-            models = f"Default {catalog.default.model}; {_taker_of_most(makers, tool)} takes every argument"
-        properties[name] = _property(catalog, name, takers, words)
+            # The first tool says which models take each argument; here, which one takes all.
+            models = f"Default {catalog.default.model}; {_most_capable(suitable, tool)} takes every argument"
+        properties[name] = _property(catalog, name, accepting, words)
         if argument.required:
             required.append(name)
-    names = [endpoint.model for endpoint in catalog.endpoints if endpoint in makers]
+    names = [endpoint.model for endpoint in catalog.endpoints if endpoint in suitable]
     if tool == FIRST:
         properties["model"] = {"type": "string", "enum": names, "description": f"{models}."}
     else:
-        properties["model"] = {"type": "string", "description": f"{_tiers(makers)}. {models}."}
-    return object_schema(properties | _OF_OURS, required)
+        properties["model"] = {"type": "string", "description": f"{_tiers(suitable)}. {models}."}
+    return object_schema(properties | _OURS, required)
 
 
 def estimate_schema(catalog: Catalog) -> Schema:
-    """What `estimate_cost` takes, as far as it sets the price; any other argument of a job is taken too."""
-    takers = _arguments(catalog.endpoints)
+    """The arguments of `estimate_cost` that set the price; it accepts any other argument of a job too."""
+    accepting = _arguments(catalog.endpoints)
     tools = {"type": "string", "description": "image_to_video or multi_shot_video; default by the arguments."}
     model = {"type": "string", "description": f"Such as {catalog.default.model}; omit to compare all."}
-    properties = {name: _property(catalog, name, takers[name]) for name in _SETS_THE_PRICE if name in takers}
+    properties = {name: _property(catalog, name, accepting[name]) for name in _SETS_THE_PRICE if name in accepting}
     if "shots" in properties:
         shot = properties["shots"]["items"]
         properties["shots"]["items"] = object_schema({"duration": shot["properties"]["duration"]})
@@ -117,19 +114,19 @@ def estimate_schema(catalog: Catalog) -> Schema:
 _SETS_THE_PRICE: Final = ("duration", "shots", "generate_audio", "voice_ids")
 
 
-def _makers(catalog: Catalog, tool: Tool) -> list[Endpoint]:
-    """The endpoints that take what *tool* needs."""
+def _endpoints_for(catalog: Catalog, tool: Tool) -> list[Endpoint]:
+    """The endpoints that take the required arguments of *tool*."""
     arguments = catalog.default.arguments
     needed = {name for name, argument in arguments.items() if argument.required and tool in argument.tools}
     return [endpoint for endpoint in catalog.endpoints if needed <= set(endpoint.arguments)]
 
 
-def _taker_of_most(makers: list[Endpoint], tool: Tool) -> str:
-    return max(makers, key=lambda maker: sum(tool in argument.tools for argument in maker.arguments.values())).model
+def _most_capable(suitable: list[Endpoint], tool: Tool) -> str:
+    return max(suitable, key=lambda one: sum(tool in argument.tools for argument in one.arguments.values())).model
 
 
 def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
-    """Every argument of any of *endpoints* with those that take it, the default model's first."""
+    """Every argument of any of *endpoints* with the endpoints that accept it, the default model's first."""
     found: dict[str, list[Endpoint]] = {}
     for endpoint in sorted(endpoints, key=lambda endpoint: not endpoint.default):
         for name in endpoint.arguments:
@@ -137,23 +134,23 @@ def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
     return dict(sorted(found.items(), key=lambda item: not item[1][0].arguments[item[0]].required))
 
 
-def _property(catalog: Catalog, name: str, takers: list[Endpoint], words: Iterable[str] = ()) -> Schema:
-    arguments = [endpoint.arguments[name] for endpoint in takers]
-    said = [arguments[0].description, *_exceptions(catalog, name, takers), *words]
+def _property(catalog: Catalog, name: str, accepting: list[Endpoint], words: Iterable[str] = ()) -> Schema:
+    arguments = [endpoint.arguments[name] for endpoint in accepting]
+    said = [arguments[0].description, *_exceptions(catalog, name, accepting), *words]
     return {**_typed(arguments), "description": " ".join(said)}
 
 
-def _takers(catalog: Catalog, makers: list[Endpoint], takers: list[Endpoint]) -> list[str]:
-    """Which of *makers* take an argument, where not all do."""
-    others = [endpoint for endpoint in makers if endpoint not in takers]
+def _accepted_by(catalog: Catalog, suitable: list[Endpoint], accepting: list[Endpoint]) -> list[str]:
+    """Which of *suitable* accept an argument, where not all do."""
+    others = [endpoint for endpoint in suitable if endpoint not in accepting]
     if not others:
         return []
-    few = len(takers) <= len(others)
-    return [f"Only {_names(catalog, takers)}." if few else f"Not {_names(catalog, others)}."]
+    few = len(accepting) <= len(others)
+    return [f"Only {_names(catalog, accepting)}." if few else f"Not {_names(catalog, others)}."]
 
 
 def _typed(arguments: list[Argument]) -> Schema:
-    """The type of an argument that several models take, as wide as the widest of them."""
+    """The type of an argument that several models accept, with the widest of their limits."""
     first = arguments[0]
     schema: Schema
     match first.kind:
@@ -181,11 +178,11 @@ def _typed(arguments: list[Argument]) -> Schema:
     return {"type": "array", "items": schema} if first.many else schema
 
 
-def _exceptions(catalog: Catalog, name: str, takers: list[Endpoint]) -> list[str]:
-    """What some models say otherwise than the first of them, whose figures its description holds."""
-    first = _figures(takers[0].arguments[name])
+def _exceptions(catalog: Catalog, name: str, accepting: list[Endpoint]) -> list[str]:
+    """Where some models differ from the first, whose figures are in the description."""
+    first = _figures(accepting[0].arguments[name])
     others: dict[str, list[Endpoint]] = {}
-    for endpoint in takers[1:]:
+    for endpoint in accepting[1:]:
         words = [figure for figure in _figures(endpoint.arguments[name]) if figure not in first]
         if words:
             others.setdefault(", ".join(words), []).append(endpoint)
@@ -234,16 +231,15 @@ def _families(endpoints: list[Endpoint]) -> dict[str, list[str]]:
 
 def in_words(schema: Schema) -> Schema:
     """
-    The same with its limits in words only, as its descriptions have them.
+    *schema* without numbers and choices that its descriptions have in words.
 
-    It keeps the list of tools short; every call is checked against the whole schema.
+    This keeps the list of tools short; every call is checked against the whole schema.
     """
     bare = {name: value for name, value in schema.items() if name not in {"minimum", "maximum"}}
     if "items" in bare:
         bare["items"] = in_words(bare["items"])
     if "properties" in bare:
         bare["properties"] = {
-            # Words that the description has anyway.
             name: {key: value for key, value in in_words(member).items() if key != "enum" or not _said(member)}
             for name, member in bare["properties"].items()
         }

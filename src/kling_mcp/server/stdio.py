@@ -1,11 +1,11 @@
 """
-Standard input and output, in whichever protocol era the client speaks, until it leaves.
+Stdio: serves one client over standard input and output, in either protocol era, until it closes them.
 
 Everything that reaches into undocumented modules of the SDK is in this file,
 and `tests/server/test_stdio.py` fails loudly when an upgrade moves them.
 
-* The SDK gives no answer to a line that it cannot read, and writes nothing more
-  after an answer that it cannot encode. So lines are read and written here.
+* The SDK does not answer a line that it cannot read, and stops writing after an
+  answer that it cannot encode. So lines are read and written here.
 * The SDK locks a connection to the era of its first request. Claude Code and
   Copilot CLI probe with `server/discover` and then `initialize`, which the
   specification allows (2026-07-28, basic/versioning). So probes are answered
@@ -14,8 +14,8 @@ and `tests/server/test_stdio.py` fails loudly when an upgrade moves them.
   standard input keeps it from unwinding. So on a signal everything but that
   read is unwound here, and the process ends by `os._exit`.
 * A thread that waits for a busy disk or a locked ledger cannot be interrupted
-  either. So a process that is to leave is gone in time whatever still runs:
-  the ledger says how far each job had come.
+  either. So the process exits in time whatever still runs: the ledger has how
+  far each job had come.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 
 _PARENT_CHECK_SECONDS: Final = 2.0
-_LEAVE_WITHIN_SECONDS: Final = 1.5
+_EXIT_WITHIN_SECONDS: Final = 1.5
 """Hosts kill two seconds after they have closed standard input."""
 
 _WAITING: Final = (
@@ -74,23 +74,23 @@ async def serve(server: Server[Any], close: Callable[[], Awaitable[None]]) -> No
     Args:
         close: Brings work to an end within two seconds; after a signal, calls are still answered meanwhile.
     """
-    with _Leaving() as leaving:
-        source = os.fdopen(_take(0, os.open(os.devnull, os.O_RDONLY)), "rb")
-        sink = _take(1, os.dup(2))
+    with _Exit() as process:
+        source = os.fdopen(_own_descriptor(0, os.open(os.devnull, os.O_RDONLY)), "rb")
+        sink = _own_descriptor(1, os.dup(2))
         if source.isatty():
             sys.stderr.write(_WAITING)
         out, to_write = create_context_streams[SessionMessage | bytes](0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_write, to_write, sink)
             async with out, server.lifespan(server) as state:
-                await _converse(server, source, out, state, close, leaving)
-            if leaving.by_signal:
+                await _serve_client(server, source, out, state, close, process)
+            if process.by_signal:
                 logs.flush()
                 os._exit(0)
 
 
-def _take(number: int, instead: int) -> int:
-    """A descriptor of our own for a standard stream; what others read or write there goes *instead*."""
+def _own_descriptor(number: int, instead: int) -> int:
+    """A private descriptor for a standard stream; other code that reads or writes there gets *instead*."""
     own = os.dup(number)
     os.dup2(instead, number)
     os.close(instead)
@@ -100,13 +100,13 @@ def _take(number: int, instead: int) -> int:
     return own
 
 
-async def _converse(
+async def _serve_client(
     server: Server[Any],
     source: BinaryIO,
     write: WriteStream[Any],
     state: object,
     close: Callable[[], Awaitable[None]],
-    leaving: _Leaving,
+    process: _Exit,
 ) -> None:
     send, replay = create_context_streams[SessionMessage | Exception](0)
 
@@ -124,16 +124,16 @@ async def _converse(
 
     async with anyio.create_task_group() as tasks:
 
-        async def leave() -> None:
-            leaving.now(by_signal=True)
+        async def stop() -> None:
+            process.exit_soon(by_signal=True)
             with contextlib.suppress(Exception):
                 await close()
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(pump)
         if sys.platform != "win32":
-            tasks.start_soon(_when_signalled, leave)
-            tasks.start_soon(_when_orphaned, leave)
+            tasks.start_soon(_when_signalled, stop)
+            tasks.start_soon(_when_orphaned, stop)
         await serve_dual_era_loop(
             server,
             replay,
@@ -141,16 +141,16 @@ async def _converse(
             lifespan_state=state,
             init_options=server.create_initialization_options(),
         )
-        leaving.now()
+        process.exit_soon()
         tasks.cancel_scope.cancel()
 
 
-class _Leaving:
-    """Sees to it that a process that is to leave does, also where a thread keeps it from unwinding."""
+class _Exit:
+    """Ends the process in time once it is asked to, even where a blocked thread keeps it from unwinding."""
 
     def __init__(self) -> None:
         self.by_signal = False
-        self._deadline = threading.Timer(_LEAVE_WITHIN_SECONDS, self._give_up)
+        self._deadline = threading.Timer(_EXIT_WITHIN_SECONDS, self._force)
         self._deadline.daemon = True
 
     def __enter__(self) -> Self:
@@ -159,15 +159,15 @@ class _Leaving:
     def __exit__(self, *_: object) -> None:
         self._deadline.cancel()
 
-    def now(self, *, by_signal: bool = False) -> None:
-        """From now on there are less than two seconds."""
+    def exit_soon(self, *, by_signal: bool = False) -> None:
+        """Exit within less than two seconds from now."""
         self.by_signal |= by_signal
         if not self._deadline.is_alive():
             self._deadline.start()
 
     @staticmethod
-    def _give_up() -> None:
-        log.warning("leaving although something is still under way")
+    def _force() -> None:
+        log.warning("exiting although work is still running")
         logs.flush()
         os._exit(0)
 
@@ -176,8 +176,8 @@ class _Leaving:
 
 
 async def _messages(source: BinaryIO, write: WriteStream[Any]) -> AsyncGenerator[t.JSONRPCMessage]:
-    """What the client sends; what is wrong with it is answered and logged here."""
-    # A thread of its own: all others may wait for a disk that does not answer.
+    """The messages of the client; lines that are not messages are answered and logged here."""
+    # A thread of its own: all others may be waiting for a slow disk.
     reading = anyio.CapacityLimiter(1)
     number = 0
     while (frame := await anyio.to_thread.run_sync(_next, source, abandon_on_cancel=True, limiter=reading)) is not None:
@@ -193,7 +193,7 @@ async def _messages(source: BinaryIO, write: WriteStream[Any]) -> AsyncGenerator
 
 
 def _next(source: BinaryIO) -> Frame | None:
-    """What the next line is; None at the end."""
+    """The next line; None at the end."""
     try:
         line = source.readline(_LONGEST_LINE_BYTES)
     except OSError:
@@ -225,7 +225,7 @@ def _encoded(message: t.JSONRPCMessage) -> bytes:
     try:
         return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
     except ValueError:
-        # A text in it cannot be encoded. One strange answer is better than none ever after.
+        # A text in it cannot be encoded. One odd answer is better than no further answers.
         log.warning("an answer held a bad text", exc_info=True)
         whole = message.model_dump(by_alias=True, exclude_unset=True)
         return json.dumps(showable(whole), ensure_ascii=False, default=str).encode()
@@ -280,19 +280,19 @@ class _Probe:
         return None
 
 
-async def _when_signalled(leave: Callable[[], Awaitable[None]]) -> None:
-    # Open until the end: a second signal would kill while the first is being obeyed.
+async def _when_signalled(stop: Callable[[], Awaitable[None]]) -> None:
+    # Open until the end: a second signal would kill the process while it handles the first.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            log.info("leaving on a signal", extra={"signal": signal.Signals(number).name})
-            await leave()
+            log.info("exiting on a signal", extra={"signal": signal.Signals(number).name})
+            await stop()
 
 
-async def _when_orphaned(leave: Callable[[], Awaitable[None]]) -> None:
-    """Leave when the host is gone but somebody else still holds our standard input open."""
+async def _when_orphaned(stop: Callable[[], Awaitable[None]]) -> None:
+    """Exit when the host is gone but another process still holds our standard input open."""
     parent = os.getppid()
     while True:
         await anyio.sleep(_PARENT_CHECK_SECONDS)
         if os.getppid() != parent:
-            log.info("leaving because the host is gone")
-            await leave()
+            log.info("exiting because the host is gone")
+            await stop()

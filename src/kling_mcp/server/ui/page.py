@@ -1,10 +1,9 @@
 """
 The page that a host shows beside a job (MCP Apps, `io.modelcontextprotocol/ui`, 2026-01-26).
 
-One HTML file without anything from elsewhere. The host shows it in a sandbox and
-carries its messages; nothing of that reaches this server but calls of its own
-tools. It is declared to every client: VS Code rendered pages before it said that
-it could.
+One HTML file that loads nothing from elsewhere. The host shows it in a sandbox
+and relays its messages; this server only sees calls of its own tools. The page is
+declared to every client: VS Code rendered pages before it declared that it could.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ __all__ = ["EXTENSION", "STORYBOARD", "TOOL_META", "URI", "contents", "html", "r
 EXTENSION: Final = "io.modelcontextprotocol/ui"
 URI: Final = "ui://kling/job.html"
 STORYBOARD: Final = "kling-mcp/storyboard"
-"""Where a result carries what only the page reads."""
+"""The key in a result's `_meta` that only the page reads."""
 
-# The flat key is what hosts read before the specification was final.
+# Hosts read the flat key before the specification was final.
 TOOL_META: Final[dict[str, Any]] = {"ui": {"resourceUri": URI}, "ui/resourceUri": URI}
 
 _MIME: Final = "text/html;profile=mcp-app"
@@ -66,7 +65,7 @@ def contents() -> t.TextResourceContents:
 def with_ui(result: t.CallToolResult, board: Storyboard) -> t.CallToolResult:
     """*result* with the storyboard of its job, where hosts show it to the page and not to the model."""
     shots = [asdict(shot) | {"prompt": shot.prompt[:_PROMPT_CHARACTERS]} for shot in board.shots]
-    # A picture given in full would make every result as large as itself; the page had it with the call.
+    # A data URI would make every result as large as the picture; the page had it with the call.
     image = None if board.image is None or board.image.startswith("data:") else board.image
     url = None if board.image_url is None or board.image_url.startswith("data:") else board.image_url
     meta = {**(result.meta or {}), STORYBOARD: {"shots": shots, "image": image, "image_url": url}}
