@@ -170,6 +170,7 @@ def test_standard_folders_are_looked_up_only_where_a_setting_is_left_out() -> No
         ("FAL_KEY", "id:se cret", "no fal.ai key has"),
         ("KLING_MCP_BACKEND", "live", "fal, simulator"),
         ("KLING_MCP_BACKEND", "Live", "is 'Live'. It takes"),
+        ("KLING_MCP_BACKEND", "caf\udce9", "It takes one of: fal, simulator"),
         ("KLING_MCP_CONFIRM", "sometimes", "auto, always, never"),
         ("KLING_MCP_LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR"),
         ("KLING_MCP_OUTPUT_DIR", "films", "absolute path"),

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, Valida
 
 from kling_mcp.errors import SettingsError
 from kling_mcp.keys import plain_key
+from kling_mcp.texts import showable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,6 +105,10 @@ def _more_hosts(value: str, field: ValidationInfo) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_MEDIA_HOSTS, *hosts)))
 
 
+def _word(value: str) -> str:
+    return str(showable(value)).lower()
+
+
 def _key(value: str) -> Secret | None:
     key = plain_key(value)
     return None if key is None else Secret(key)
@@ -171,15 +176,15 @@ class Settings:
     too_wide_dirs: tuple[Path, ...] = ()
     """Folders that would be read from by default, but are the home folder or above it."""
     fal_key: Annotated[Secret | None, PlainValidator(_key)] = None
-    backend: Annotated[Backend, BeforeValidator(str.lower)] = "fal"
-    confirm: Annotated[Confirm, BeforeValidator(str.lower)] = "auto"
+    backend: Annotated[Backend, BeforeValidator(_word)] = "fal"
+    confirm: Annotated[Confirm, BeforeValidator(_word)] = "auto"
     confirm_above_usd: _Dollars = Decimal("1.00")
     max_job_usd: _Dollars = Decimal(10)
     daily_budget_usd: _Dollars = Decimal(25)
     hosts: FalHosts = field(default_factory=FalHosts)
     media_hosts: Annotated[tuple[str, ...], PlainValidator(_more_hosts)] = _MEDIA_HOSTS
     poll_seconds: _Seconds = 3.0
-    log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = "INFO"
+    log_level: Annotated[LogLevel, BeforeValidator(lambda value: _word(value).upper())] = "INFO"
     simulator_speed: _Seconds = 10.0
 
     @property
