@@ -81,9 +81,10 @@ def planned(tool: Tool, arguments: dict[str, Any]) -> Plan | None:
 
 
 def check(it: Plan) -> None:
-    errors = [error for error in VALIDATORS[it.endpoint.model].iter_errors(it.body) if error.validator != "required"]
+    body: Any = it.body
+    errors = [error for error in VALIDATORS[it.endpoint.model].iter_errors(body) if error.validator != "required"]
     assert errors == []
-    assert it.missing or VALIDATORS[it.endpoint.model].is_valid(it.body)
+    assert it.missing or VALIDATORS[it.endpoint.model].is_valid(body)
     cost = quote(it.endpoint, seconds=it.seconds, audio=it.audio, voice=it.voice)
     assert cost.ceiling_usd >= cost.estimated_usd > 0
 

@@ -191,10 +191,11 @@ async def test_a_video_is_found_wherever_an_answer_has_it_and_recorded_where_it_
         outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
 
     assert isinstance(outcome, Finished)
-    video = video_of_body(json.loads(json.dumps(outcome.body)))
+    recorded = json.loads(json.dumps(outcome.body))
+    video = video_of_body(recorded)
     assert video is not None
     assert video.url == ADDRESS
-    assert outcome.body["video"]["url"] == ADDRESS
+    assert recorded["video"]["url"] == ADDRESS
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ async def test_the_key_does_not_come_back_in_a_stream() -> None:
     async with RawServer(default=raw(HEAD + line)) as server, client(server.url) as http:
         (status,) = await heard(FalQueue(http), receipt(server.url))
 
+    assert isinstance(status, QueueStatus)
     assert status.last_log == "key [key]"
 
 

@@ -64,7 +64,7 @@ def _run(machine: type[Histories], histories: int, *phases: Phase, always_the_sa
             derandomize=always_the_same,
             # One is enough, and several would be told as a group.
             report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass is typed wrongly
         ),
     )
 

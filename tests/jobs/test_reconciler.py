@@ -211,7 +211,12 @@ FOREIGN = st.tuples(st.integers(0, 800), st.sampled_from(("a cat in the rain", "
 FOUND: dict[str, int] = {"adopted": 0, "absent": 0, "histories": 0}
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass is typed wrongly
+)
 @given(
     fates=st.lists(FATES, min_size=1, max_size=7),
     foreign=st.lists(FOREIGN, max_size=3),

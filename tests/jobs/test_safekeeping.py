@@ -30,8 +30,10 @@ from tests.jobs.model import ModelFal
 from tests.jobs.support import NOW_MS, WIDE, intent
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
+
+    from kling_mcp.fal.platform import PastRequest
 
 RECEIPT = Accepted("r-1", "https://q/s", "https://q/r", "https://q/c", 2)
 
@@ -393,7 +395,9 @@ async def test_recovery_that_fails_is_tried_again(tmp_path: Path, caplog: pytest
 class _NotThatFarBack(ModelFal):
     """A history that does not end within what is read of it, where it begins a month ago."""
 
-    async def history(self, endpoint_id: str, *, start_ms: int, end_ms: int | None = None) -> Any:
+    async def history(
+        self, endpoint_id: str, *, start_ms: int, end_ms: int | None = None
+    ) -> AsyncGenerator[PastRequest, None]:
         if start_ms < self.now_ms - 5 * 86_400_000:
             raise FalUnreachable("The list does not end.", "It can be asked again.")
         async for past in super().history(endpoint_id, start_ms=start_ms, end_ms=end_ms):

@@ -487,8 +487,9 @@ async def test_pictures_of_elements_are_uploaded_into_their_places(place: Place)
         await over(service, begun.job.job_id)
 
     (request,) = place.simulator.accepted
-    (element,) = request.body["elements"]
-    assert element["frontal_image_url"] == request.body["start_image_url"]
+    body: Any = request.body
+    (element,) = body["elements"]
+    assert element["frontal_image_url"] == body["start_image_url"]
     assert element["reference_image_urls"] != [element["frontal_image_url"]]
     assert place.calls("upload") == 2
 

@@ -399,7 +399,7 @@ def test_what_keeps_a_file_from_being_read_is_told_with_what_helps(
 @pytest.mark.parametrize(("number", "rule"), [(362, "is in the cloud"), (395, "is in the cloud"), (32, "is in use")])
 def test_what_windows_says_of_a_file_is_told_in_the_same_words(number: int, rule: str) -> None:
     error = OSError(errno.EACCES, "in the library's words")
-    error.winerror = number
+    error.winerror = number  # pyright: ignore[reportAttributeAccessIssue]  # elsewhere than on Windows nobody declares it
 
     assert rule in allowed_paths.explained(error)[0]
 

@@ -124,7 +124,9 @@ def _written(video: Video, image: Image.Image) -> av.VideoFrame:
     colours = f"out_color_matrix={name}:out_range={'full' if video.full else 'limited'}"
     graph = Graph()
     graph.link_nodes(
-        graph.add_buffer(width=image.width, height=image.height, format="rgb24", time_base=Fraction(1, video.rate)),
+        graph.add_buffer(
+            width=image.width, height=image.height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, video.rate)
+        ),
         graph.add("scale", f"flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp:{colours}"),
         graph.add("format", f"pix_fmts={video.pixels}"),
         graph.add("buffersink"),

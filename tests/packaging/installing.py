@@ -53,4 +53,5 @@ async def listed(command: str, arguments: Sequence[str], settings: Mapping[str, 
     with anyio.fail_after(240):
         async with Client(server) as client:
             tools = {tool.name for tool in (await client.list_tools()).tools}
+            assert client.server_info is not None
             return tools, client.server_info.name, client.server_info.version

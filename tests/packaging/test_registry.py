@@ -43,6 +43,7 @@ def test_the_schema_would_find_a_description_that_is_too_long() -> None:
 @pytest.mark.anyio
 async def test_one_version_everywhere() -> None:
     async with Client(build(Settings.from_environment())) as client:
+        assert client.server_info is not None
         told = client.server_info.version
 
     everywhere = {

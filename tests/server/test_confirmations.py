@@ -172,7 +172,7 @@ async def test_nobody_is_asked_about_a_job_that_cannot_be_made(
 ) -> None:
     (tmp_path / "file").write_text("not a folder, and not a picture")
     person = Person("accept")
-    environment = {name: value.format(folder=tmp_path) for name, value in settings.items()}
+    environment: dict[str, Any] = {name: value.format(folder=tmp_path) for name, value in settings.items()}
     call = {**DEAR, **{name: value.format(folder=tmp_path) for name, value in arguments.items()}}
     async with (
         house(tmp_path, **environment) as place,

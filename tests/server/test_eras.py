@@ -73,7 +73,7 @@ async def test_a_client_gets_no_field_that_its_version_does_not_know(version: st
         for member in members if isinstance(members, list) else [members]:
             found.setdefault(place, set()).update(member)
 
-    async with house(tmp_path, speed=100) as place, piped(tmp_path, **place.environment) as pipe:
+    async with house(tmp_path, speed=100) as place, piped(tmp_path, log=None, **place.environment) as pipe:
         client = {
             "protocolVersion": version,
             # Some clients say it for every version.

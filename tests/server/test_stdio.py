@@ -417,7 +417,7 @@ async def test_a_whole_job_works_in_folders_whose_names_are_not_unicode(tmp_path
         "KLING_MCP_SIMULATOR_SPEED": "200",
         "KLING_MCP_POLL_SECONDS": "0.05",
     }
-    async with piped(tmp_path, **folders) as pipe:
+    async with piped(tmp_path, log=None, **folders) as pipe:
 
         async def call(tool: str, **arguments: Any) -> dict[str, Any]:
             return (await pipe.ask("tools/call", {"name": tool, "arguments": arguments}, tool))["result"]

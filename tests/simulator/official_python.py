@@ -36,15 +36,19 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     seen["request_id"] = handle.request_id
     seen["waiting"] = type(waiting.status()).__name__
     waiting.cancel()
-    seen["cancelled"] = waiting.status(with_logs=True).error_type
+    cancelled = waiting.status(with_logs=True)
+    assert isinstance(cancelled, fal.Completed)
+    seen["cancelled"] = cancelled.error_type
     try:
         waiting.cancel()
     except fal.FalClientHTTPError as error:
         seen["cancelled_again"] = error.status_code
     events = list(handle.iter_events(with_logs=True, interval=0.05))
     seen["events"] = list(dict.fromkeys(type(event).__name__ for event in events))
-    seen["logs"] = [line["message"] for line in events[-1].logs]
-    seen["metrics"] = sorted(events[-1].metrics)
+    last = events[-1]
+    assert isinstance(last, fal.Completed)
+    seen["logs"] = [line["message"] for line in last.logs or ()]
+    seen["metrics"] = sorted(last.metrics)
     seen["result"] = handle.get()
     seen["result_by_id"] = client.result(endpoint, handle.request_id)
     seen["status_by_id"] = type(client.status(endpoint, handle.request_id)).__name__

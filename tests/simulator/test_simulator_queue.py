@@ -392,7 +392,7 @@ async def test_a_cancelled_runner_can_be_made_to_stop_and_frees_its_place() -> N
 )
 async def test_a_job_that_does_not_start_in_time_is_given_up_unbilled(headers: dict[str, str]) -> None:
     async with fal() as it:
-        first, late = await it.submitted(), await it.submitted(**headers)
+        first, late = await it.submitted(), await it.submitted(None, **headers)
         it.clock.advance(31)
 
         result = await it.get(late["response_url"])

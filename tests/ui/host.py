@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import anyio
+import mcp_types as t
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
@@ -253,11 +254,13 @@ async def theatre(folder: Path, debugger: str, **settings: Any) -> AsyncGenerato
         runtime = Runtime(now_ms=lambda: int(clock.now() * 1000))
         async with Client(build(found, runtime=runtime)) as client:
             (part,) = (await client.read_resource(PAGE)).contents
+            assert isinstance(part, t.TextResourceContents)
+            assert part.meta is not None
             house = Theatre(client, simulator, clock, browser, image)
             house.media, house.html = urls.media, part.text
             house.policy = _policy(part.meta["ui"]["csp"])
             browser.serve = house.serve
-            async with serving(SimpleNamespace(app=house.app())) as own:
+            async with serving(cast("Simulator", SimpleNamespace(app=house.app()))) as own:
                 house.address = own.media_host
                 yield house
 

@@ -43,7 +43,7 @@ class CallBudget:
 
     def __init__(
         self,
-        in_background: Callable[[Callable[[], Coroutine[object, object, None]]], None],
+        in_background: Callable[[Callable[[], Coroutine[object, object, None]]], object],
         seconds: float = CALL_SECONDS,
     ) -> None:
         self._in_background = in_background

@@ -1,5 +1,8 @@
 """Google's SDK: every tool as Gemini is told of it."""
 
+# Runs in an environment of its own, which has these packages.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """LangChain: the tools as an agent has them, and their answers as the next turn sends them to OpenAI."""
 
+# Runs in an environment of its own, which has these packages.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -9,10 +9,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 
-def run(drive: Callable[[dict[str, Any]], Awaitable[Any]]) -> None:
+def run(drive: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]]) -> None:
     """Print what *drive* saw, as JSON; the one argument says how the server is started and what to call."""
     print(json.dumps(asyncio.run(drive(json.loads(sys.argv[1])))))
 

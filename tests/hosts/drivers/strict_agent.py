@@ -1,5 +1,8 @@
 """OpenAI's Agents SDK in strict mode, where a model has to fill every argument of a tool in."""
 
+# Runs in an environment of its own, which has these packages.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import json

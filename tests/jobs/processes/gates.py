@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 
@@ -106,7 +106,7 @@ class InServer:
             os.mkfifo(fifo)
         # Open for both, so that neither side waits for the other.
         self._told, self._released = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in (told, released))
-        self.options = {"point": point, "then": "hold", "told": str(told), "released": str(released)}
+        self.options: dict[str, Any] = {"point": point, "then": "hold", "told": str(told), "released": str(released)}
 
     def __enter__(self) -> Self:
         return self

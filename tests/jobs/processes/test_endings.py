@@ -184,7 +184,7 @@ sys.exit(child.wait())
 """
 
 
-def _family(**options: Any) -> subprocess.Popen[bytes]:
+def _family(**options: Any) -> subprocess.Popen[Any]:
     return subprocess.Popen([sys.executable, "-c", PARENT, sys.executable, "-m", "kling_mcp"], **options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.from_thread
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_for_unsent(
     nursery: Nursery, ram: Path
 ) -> None:
-    order = {"arguments": call("a video")}
+    order: dict[str, Any] = {"arguments": call("a video")}
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
         home, wire = Home(ram / "home", CANARY_KEY, urls), OnWire(0)
         fal.faults.add("submit", wire)
