@@ -90,7 +90,7 @@ class Submitter:
         self._closing = False
 
     async def produce(self, submission: Submission) -> None:
-        """Bring *submission* as far as it gets; what went wrong is on the take or in the ledger."""
+        """Bring *submission* as far as it gets; what went wrong is on the submission or in the ledger."""
         try:
             await self._produce(submission)
         except Exception as error:
