@@ -211,4 +211,4 @@ async def test_a_video_in_the_place_of_its_address_is_saved_as_a_file(tmp_path: 
     async with MediaClient([]) as media:
         saved = await downloads.save(media, url, tmp_path, name)
 
-    assert saved.path.read_bytes() == video
+    assert saved.read_bytes() == video

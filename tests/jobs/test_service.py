@@ -358,8 +358,22 @@ async def test_a_download_from_a_strange_host_is_refused_and_made_later(place: P
     assert repaired.save_trouble is None
 
 
-async def test_a_download_that_breaks_off_is_tried_again_by_itself(place: Place) -> None:
-    place.simulator.faults.add("download", Answer(503), times=15)
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [
+        (Answer(503), 15),
+        (Answer(404), 2),
+        (Answer(410), 1),
+        (Answer(200, b"<html>"), 1),
+        (Answer(200), 1),
+        (ShortBody(), 1),
+    ],
+    ids=["unavailable", "not there yet", "gone", "a page", "empty", "short"],
+)
+async def test_a_video_that_cannot_be_saved_yet_is_tried_again_by_itself(
+    place: Place, fault: Answer | ShortBody, times: int
+) -> None:
+    place.simulator.faults.add("download", fault, times=times)
     async with place.server() as service:
         job_id = (await started(service, place)).job.job_id
         troubled = await over(service, job_id)

@@ -30,10 +30,11 @@ __all__ = ["Answer", "Host", "LoopbackFetch", "Nursery", "a_video", "killable_do
 
 
 def a_video(size: int, seed: int = 0) -> bytes:
-    """Bytes that begin as an MP4 does and are the same for the same *seed*."""
+    """The boxes of an MP4 with noise for pictures, the same for the same *seed*."""
     import random
 
-    return b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2" + random.Random(seed).randbytes(size - 24)
+    noise = random.Random(seed).randbytes(size - 40)
+    return b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"\0\0\0\x08moov" + (size - 32).to_bytes(4) + b"mdat" + noise
 
 
 @dataclass(frozen=True)

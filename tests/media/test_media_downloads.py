@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import random
@@ -18,7 +17,8 @@ import pytest
 
 from kling_mcp.media import fs_posix
 from kling_mcp.media.allowed_paths import AllowedFolder, FolderHandle
-from kling_mcp.media.downloads import DownloadError, Reason, Saved, save, video_name, write_sidecar
+from kling_mcp.media.disk import Calls
+from kling_mcp.media.downloads import DownloadError, Reason, save, video_name, write_sidecar
 from kling_mcp.media.partial_file import UnfinishedFile, disk_errors
 
 from .loopback import Answer, Host, LoopbackFetch, a_video, killable_downloads, until
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 NAME = "2026-11-21_o3-standard_a-fox_1234.mp4"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -65,7 +61,7 @@ async def test_a_video_is_saved_whole_and_private(tmp_path: Path) -> None:
         async with Host(body).serving() as host:
             saved = await save(LoopbackFetch(), host.url, folder, NAME, expected_size=len(body))
 
-    assert saved == Saved(folder / NAME, len(body), sha256(body), '"one"')
+    assert saved == folder / NAME
     assert files(folder) == {NAME: body}
     assert stat.S_IMODE((folder / NAME).stat().st_mode) == 0o600
 
@@ -162,9 +158,8 @@ async def test_two_hundred_troubled_downloads_overwrite_nothing_and_end_identica
                 assert {name: data for name, data in files(folder).items() if name.endswith(".mp4")} == theirs
                 saved = await save(LoopbackFetch(), host.url, folder, NAME)
 
-            assert saved.path.name == (NAME.replace(".mp4", " (2).mp4") if theirs else NAME)
-            assert files(folder) == theirs | {saved.path.name: host.body}
-            assert saved.sha256 == sha256(host.body)
+            assert saved.name == (NAME.replace(".mp4", " (2).mp4") if theirs else NAME)
+            assert files(folder) == theirs | {saved.name: host.body}
             resumed += any(asked is not None for asked in host.ranges)
 
     assert resumed >= 100
@@ -178,7 +173,7 @@ async def test_a_download_that_breaks_off_is_continued_within_one_call(tmp_path:
         async with host.serving():
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
-    assert saved.sha256 == sha256(body)
+    assert saved.read_bytes() == body
     assert host.ranges == [None, "bytes=300000-", "bytes=600000-"]
 
 
@@ -223,18 +218,68 @@ async def test_a_failure_has_a_reason_and_leaves_nothing_that_looks_like_a_video
             assert word in str(failed.value)
             assert str(failed.value).startswith("The video was not saved: ")
             assert not [name for name in files(tmp_path) if name.endswith(".mp4")]
-            assert (await save(LoopbackFetch(), host.url, tmp_path, NAME)).size == 600_000
+            assert (await save(LoopbackFetch(), host.url, tmp_path, NAME)).stat().st_size == 600_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 4999, 1 << 40])
+@pytest.mark.parametrize("length", [True, False])
+async def test_the_size_in_fals_result_is_only_a_hint(tmp_path: Path, size: int, length: bool) -> None:
+    body = a_video(5000)
+    room = None if size == 1 << 40 else 1 << 30
+    with anyio.fail_after(10):
+        async with Host(body, answers=[Answer(length=length)]).serving() as host:
+            saved = await save(LoopbackFetch(), host.url, tmp_path, NAME, expected_size=size, free_bytes=lambda _: room)
+
+    assert files(tmp_path) == {saved.name: body}
+
+
+async def test_a_folder_without_locks_takes_a_video(tmp_path: Path) -> None:
+    def lacks_locks(folder: Path) -> FolderHandle:
+        return FolderHandle(folder, calls=Calls(locks=()))
+
+    part = UnfinishedFile.claim(tmp_path, NAME, open_folder=lacks_locks)
+    part.append(a_video(5000))
+
+    assert part.is_whole_mp4()
+    assert part.publish(NAME) == NAME
+    part.close()
+
+
+CUT = {
+    "in its pictures": a_video(5000)[:-1],
+    "in its first box": a_video(5000)[:20],
+    "before its index": a_video(5000)[:24],
+    "in a box with a long size": a_video(5000)[:32] + b"\0\0\0\1mdat" + (1 << 40).to_bytes(8) + bytes(100),
+}
 
 
 @pytest.mark.parametrize("length", [True, False])
-async def test_a_size_that_differs_from_fals_result_is_damage(tmp_path: Path, length: bool) -> None:
+@pytest.mark.parametrize("name", CUT)
+async def test_a_video_that_ends_too_early_is_not_saved(tmp_path: Path, name: str, length: bool) -> None:
     with anyio.fail_after(10):
-        async with Host(a_video(5000), answers=[Answer(length=length)]).serving() as host:
-            with pytest.raises(DownloadError, match=r"5,000 bytes") as failed:
-                await save(LoopbackFetch(), host.url, tmp_path, NAME, expected_size=4999)
+        async with Host(a_video(5000), answers=[Answer(body=CUT[name], length=length)]).serving() as host:
+            with pytest.raises(DownloadError, match="only a part of it came") as failed:
+                await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
     assert failed.value.reason is Reason.DAMAGED
     assert files(tmp_path) == {}
+
+
+WHOLE = {
+    "a last box to the end of the file": a_video(5000)[:32] + b"\0\0\0\0mdat" + bytes(100),
+    "a box with a long size": a_video(5000)[:32] + b"\0\0\0\1mdat" + (116).to_bytes(8) + bytes(100),
+    "zeros behind it": a_video(5000) + bytes(100),
+    "a few bytes behind it": a_video(5000) + b"abc",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+async def test_an_unusual_but_whole_video_is_saved(tmp_path: Path, name: str) -> None:
+    with anyio.fail_after(10):
+        async with Host(WHOLE[name]).serving() as host:
+            saved = await save(LoopbackFetch(), host.url, tmp_path, NAME)
+
+    assert files(tmp_path) == {saved.name: WHOLE[name]}
 
 
 async def test_a_host_that_is_not_allowed_is_told_apart(tmp_path: Path) -> None:
@@ -256,7 +301,7 @@ async def test_a_disk_without_room_is_noticed_before_the_first_byte(tmp_path: Pa
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME, free_bytes=lambda _: room)
 
     assert failed.value.reason is Reason.DISK_FULL
-    assert saved.size == 600_000
+    assert saved.stat().st_size == 600_000
 
 
 async def test_a_folder_that_cannot_be_written_to_is_told_apart(tmp_path: Path) -> None:
@@ -295,7 +340,7 @@ async def test_of_two_processes_one_saves_the_video_and_the_other_is_told(tmp_pa
 
     assert failed.value.reason is Reason.BUSY
     assert files(tmp_path) == {NAME: body}
-    assert saved.sha256 == sha256(body)
+    assert saved.read_bytes() == body
 
 
 async def test_many_processes_at_once_save_the_same_video_without_harm(tmp_path: Path) -> None:
@@ -325,7 +370,7 @@ async def test_a_download_killed_between_its_two_names_is_recognised(tmp_path: P
 
         saved = await save(LoopbackFetch(), "http://127.0.0.1:1/not-asked", folder, NAME)
 
-        assert saved == Saved(folder / final, 5000, sha256(body), None)
+        assert saved == folder / final
         assert set(files(folder)) == {NAME, final}
 
 
@@ -338,7 +383,7 @@ async def test_a_download_killed_before_it_got_its_name_is_not_fetched_again(tmp
 
     saved = await save(LoopbackFetch(), "http://127.0.0.1:1/not-asked", tmp_path, NAME)
 
-    assert saved.sha256 == sha256(body)
+    assert saved.read_bytes() == body
     assert files(tmp_path) == {NAME: body}
 
 
@@ -375,7 +420,7 @@ async def test_what_lies_in_the_parts_way_is_neither_written_to_nor_removed(tmp_
         async with Host(body).serving() as host:
             saved = await save(LoopbackFetch(), host.url, folder, NAME)
 
-    assert saved.path.read_bytes() == body
+    assert saved.read_bytes() == body
     assert outside.read_bytes() == b"mine"
     assert not (tmp_path / "new").exists()
     assert (notes if "notes" in kind else part) in folder.iterdir()
@@ -405,7 +450,7 @@ async def test_a_cancelled_download_keeps_what_came(tmp_path: Path) -> None:
         async with host.serving():
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
-    assert saved.sha256 == sha256(body)
+    assert saved.read_bytes() == body
     assert host.ranges == [None, f"bytes={size}-"]
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 60.0
 
 _DAY_MS: Final = 86_400_000
+_OFTEN_SAVED_MS: Final = 10 * 60_000
+"""For so long after its end a video that could not be saved is tried every minute."""
 LOOK_AFTER_MS: Final = tuple(1000 * seconds for seconds in (0, 30, 120, 600, 3_600, 21_600, 86_400))
 """Ages at which an unknown request is looked for; from then on once a day."""
 
@@ -160,8 +162,14 @@ class Reconciler:
                 self._go_on(job)
 
     def _go_on(self, job: Job) -> None:
-        if job.state in {"queued", "running", "completed"}:
+        if job.state in {"queued", "running"} or (job.state == "completed" and self._save_is_due(job)):
             self._poller.follow(job)
+
+    def _save_is_due(self, job: Job) -> bool:
+        """Whether to try again to save a video: every minute at first, then less and less often, about once an hour."""
+        runtime = self._store.runtime
+        age_ms = runtime.now_ms() - (job.ended_ms or 0)
+        return job.save_trouble is None or runtime.chance() * age_ms < max(_OFTEN_SAVED_MS, age_ms / 60)
 
     async def _look_for_unknown(self, mine: str) -> None:
         """Ask fal's history for requests of which nobody knows, less and less often."""

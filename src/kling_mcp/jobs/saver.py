@@ -32,7 +32,10 @@ _TRIES: Final = 6
 _AT_ONCE: Final = 4
 
 _PASSES: Final = frozenset({downloads.Reason.INTERRUPTED, downloads.Reason.DISK_FULL})
-"""Trouble that ends by itself: the video is paid for, so recovery tries again every minute."""
+"""Trouble that ends by itself: the video is paid for, so recovery tries again."""
+_LATE: Final = frozenset({downloads.Reason.EXPIRED, downloads.Reason.DAMAGED})
+"""fal names the address before the file is there, so for a day this may still become a video."""
+_LATE_MS: Final = 24 * 3_600_000
 
 
 class Saver:
@@ -68,7 +71,9 @@ class Saver:
                         return job
                     if error.reason is not downloads.Reason.INTERRUPTED or attempt == _TRIES:
                         log.warning("a video was not saved", extra={"job_id": job.job_id, "why": str(error)})
-                        return await self._noted(job, None, str(error), again=error.reason in _PASSES)
+                        since_ms = self._store.runtime.now_ms() - (job.ended_ms or 0)
+                        again = error.reason in _PASSES or (error.reason in _LATE and since_ms < _LATE_MS)
+                        return await self._noted(job, None, str(error), again=again)
                     await self._store.runtime.sleep(2**attempt * (0.5 + self._store.runtime.chance()))
                 else:
                     self._store.runtime.checkpoint("saved")
@@ -78,11 +83,11 @@ class Saver:
     async def _downloaded(self, video: Video, folder: Path, name: str) -> Path:
         if await anyio.to_thread.run_sync(_is_there, folder / name, video.file_size):
             return folder / name
-        saved = await downloads.save(self._fal().media, video.url, folder, name, expected_size=video.file_size)
-        return saved.path
+        return await downloads.save(self._fal().media, video.url, folder, name, expected_size=video.file_size)
 
     async def _noted(self, job: Job, path: str | None, trouble: str | None, *, again: bool = False) -> Job:
         if again and job.save_trouble == trouble:
+            # Already so in the ledger.
             return job
         now_ms = self._store.runtime.now_ms()
         job = await self._store.run(lambda ledger: ledger.mark_saved(job.job_id, path, trouble, now_ms, again=again))

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import to_thread
 
 from kling_mcp.errors import InputRefused, KlingError
+from kling_mcp.media import disk
 from kling_mcp.media.allowed_paths import AllowedFolder
 from kling_mcp.media.names import video_name
-from kling_mcp.media.partial_file import DownloadError, Reason, UnfinishedFile, disk_errors
+from kling_mcp.media.partial_file import DownloadError, Reason, UnfinishedFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -31,7 +31,6 @@ __all__ = [
     "Fetch",
     "Fetched",
     "Reason",
-    "Saved",
     "save",
     "video_name",
     "write_sidecar",
@@ -39,7 +38,7 @@ __all__ = [
 
 MAX_VIDEO_BYTES: Final = 1 << 30
 SPARE_BYTES: Final = 64 * 1024 * 1024
-"""What is left free on the disk for everybody else."""
+"""What stays free on the disk for other programs."""
 
 _MAX_REQUESTS: Final = 10
 _BUFFER_BYTES: Final = 256 * 1024
@@ -83,24 +82,6 @@ class Fetch(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """
-    A whole video in the output folder.
-
-    Args:
-        path: Where it is, under the folder's name as the operator gave it.
-        size: In bytes.
-        sha256: Of the file on the disk, in hexadecimal.
-        etag: The server's validator, where it gave a strong one.
-    """
-
-    path: Path
-    size: int
-    sha256: str
-    etag: str | None
-
-
 async def save(
     fetch: Fetch,
     url: str,
@@ -109,10 +90,10 @@ async def save(
     *,
     expected_size: int | None = None,
     max_bytes: int = MAX_VIDEO_BYTES,
-    free_bytes: Callable[[Path], int] | None = None,
-) -> Saved:
+    free_bytes: Callable[[Path], int | None] = disk.free_bytes,
+) -> Path:
     """
-    Download the video at *url* into *folder* as *name*, or as ``name (2)`` when that is taken.
+    Download the video at *url* into *folder* as *name*, or as ``name (2)`` when that is taken, and return its path.
 
     A cancelled or broken download leaves a part behind, and the next call continues it.
 
@@ -121,9 +102,9 @@ async def save(
         url: Where the video is.
         folder: The output folder; it is made if it is missing.
         name: A file name from `video_name`.
-        expected_size: Bytes, as fal's result gave them.
+        expected_size: Bytes, as fal's result gives them: a hint, used for the free space alone.
         max_bytes: The most bytes that a video may have.
-        free_bytes: Tells the free space of a folder.
+        free_bytes: Tells the free space of a folder; None where nobody knows.
 
     Raises:
         DownloadError: The video is not saved; its ``reason`` says why.
@@ -135,9 +116,9 @@ async def save(
     part = await to_thread.run_sync(UnfinishedFile.claim, target.real, name)
     try:
         if part.published is None:
-            download = _Download(part, fetch, url, target, expected_size, max_bytes, free_bytes or _free_bytes)
+            download = _Download(part, fetch, url, target, expected_size, max_bytes, free_bytes)
             await download.run()
-        return await to_thread.run_sync(_finish, part, target, name)
+        return target.path / (part.published or await to_thread.run_sync(part.publish, name))
     finally:
         part.close()
 
@@ -175,7 +156,7 @@ class _Download:
     folder: AllowedFolder
     expected_size: int | None
     max_bytes: int
-    free_bytes: Callable[[Path], int]
+    free_bytes: Callable[[Path], int | None]
 
     async def run(self) -> None:
         """Ask until the part is whole, as long as every request brings something."""
@@ -220,11 +201,13 @@ class _Download:
 
     async def _receive(self, answer: Fetched) -> None:
         part, total = self.part, self.part.total
-        self._judge_size(total)
+        if total is not None and total > self.max_bytes:
+            part.discard()
+            raise DownloadError(Reason.DAMAGED, f"it has {total:,} bytes, and at most {self.max_bytes:,} are taken")
         missing = (total if total is not None else self.expected_size or 0) - part.size
-        with disk_errors():
-            if self.free_bytes(self.folder.real) < missing + SPARE_BYTES:
-                raise DownloadError(Reason.DISK_FULL, f"it needs {missing:,} bytes and the disk is nearly full")
+        free = self.free_bytes(self.folder.real)
+        if free is not None and free < missing + SPARE_BYTES:
+            raise DownloadError(Reason.DISK_FULL, f"it needs {missing:,} bytes and the disk is nearly full")
         most = self.max_bytes if total is None else total
         size, buffer, lost = part.size, bytearray(), False
         try:
@@ -243,24 +226,13 @@ class _Download:
         if lost or (total is not None and size < total):
             raise _Lost
 
-    def _judge_size(self, total: int | None) -> None:
-        if total is None:
-            return
-        if total > self.max_bytes:
-            self.part.discard()
-            raise DownloadError(Reason.DAMAGED, f"it has {total:,} bytes, and at most {self.max_bytes:,} are taken")
-        if self.expected_size is not None and total != self.expected_size:
-            self.part.discard()
-            raise DownloadError(
-                Reason.DAMAGED, f"it has {total:,} bytes where fal.ai's result says {self.expected_size:,}"
-            )
-
     def _verify(self) -> None:
-        size = self.part.size
-        wrong_size = self.expected_size is not None and size != self.expected_size
-        if wrong_size or self.part.beginning()[4:8] != b"ftyp":
+        whole = self.part.is_whole_mp4()
+        if not whole:
             self.part.discard()
-            what = f"{size:,} bytes came" if wrong_size else "what came is no MP4 video"
+            what = (
+                "what came is no MP4 video" if whole is None else f"only a part of it came ({self.part.size:,} bytes)"
+            )
             raise DownloadError(Reason.DAMAGED, what)
 
 
@@ -288,12 +260,3 @@ def _failure(status: int) -> DownloadError:
     if 300 <= status < 400:
         return DownloadError(Reason.REFUSED_HOST, f"the link leads elsewhere (HTTP {status})")
     return DownloadError(Reason.INTERRUPTED, f"the host answered HTTP {status}")
-
-
-def _finish(part: UnfinishedFile, target: AllowedFolder, name: str) -> Saved:
-    size, digest, etag = part.size, part.sha256(), part.etag
-    return Saved(target.path / (part.published or part.publish(name)), size, digest, etag)
-
-
-def _free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free

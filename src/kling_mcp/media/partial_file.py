@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from kling_mcp.media.allowed_paths import FolderHandle, system
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 __all__ = ["DownloadError", "Reason", "UnfinishedFile", "disk_errors"]
 
 _MAX_PARTS: Final = 9
 _MAX_NOTES_BYTES: Final = 4096
-_READ_BYTES: Final = 1 << 20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -43,7 +41,7 @@ class Reason(StrEnum):
 
 
 _NEXT_STEPS: Final = {
-    Reason.EXPIRED: "The video itself was made; fal.ai no longer offers it under this link.",
+    Reason.EXPIRED: "The video was made; get_job tries the link again.",
     Reason.REFUSED_HOST: "The video itself was made; open its URL in a browser, or allow its host.",
     Reason.DISK_FULL: "Once there is room, get_job saves it.",
     Reason.NO_PERMISSION: "Once KLING_MCP_OUTPUT_DIR names a folder that can be written to, get_job saves it.",
@@ -98,17 +96,18 @@ class _Notes:
     def read(cls, text: bytes) -> _Notes | None:
         """None when *text* is something else."""
         try:
-            value: Any = json.loads(text)
+            match json.loads(text):
+                case {
+                    "kling_mcp_part": 1,
+                    "file": int(file),
+                    "etag": str() | None as etag,
+                    "total": int() | None as total,
+                }:
+                    return cls(file, etag, total)
+                case _:
+                    return None
         except ValueError:
             return None
-        if not isinstance(value, dict):
-            return None
-        found = cast("dict[str, object]", value)
-        file, etag, total = found.get("file"), found.get("etag"), found.get("total")
-        known = found.get("kling_mcp_part") == 1 and isinstance(file, int)
-        if known and isinstance(etag, str | None) and isinstance(total, int | None):
-            return cls(cast("int", file), etag, total)
-        return None
 
 
 class UnfinishedFile:
@@ -124,7 +123,9 @@ class UnfinishedFile:
         """The final name that an earlier process gave it just before it was killed."""
 
     @classmethod
-    def claim(cls, folder: Path, name: str) -> UnfinishedFile:
+    def claim(
+        cls, folder: Path, name: str, *, open_folder: Callable[[Path], FolderHandle] = FolderHandle
+    ) -> UnfinishedFile:
         """
         The part of the video *name* in *folder*, made or continued.
 
@@ -132,7 +133,7 @@ class UnfinishedFile:
             DownloadError: Another process is saving this video, or the folder cannot be written to.
         """
         with disk_errors(), contextlib.ExitStack() as stack:
-            handle = stack.enter_context(FolderHandle(folder))
+            handle = stack.enter_context(open_folder(folder))
             for number in range(1, _MAX_PARTS + 1):
                 part = f"{name}.part" if number == 1 else f"{name}.{number}.part"
                 with contextlib.suppress(system.NameTaken):
@@ -172,20 +173,24 @@ class UnfinishedFile:
             while view:
                 view = view[os.write(self._open, view) :]
 
-    def beginning(self) -> bytes:
-        """The first twelve bytes."""
-        with disk_errors():
-            os.lseek(self._open, 0, os.SEEK_SET)
-            return os.read(self._open, 12)
+    def is_whole_mp4(self) -> bool | None:
+        """
+        Whether every box is complete (ISO/IEC 14496-12, 4.2) and the index is among them; None if this is no MP4.
 
-    def sha256(self) -> str:
-        """Of everything on the disk, in hexadecimal."""
-        digest = hashlib.sha256()
+        So a download without a length that was cut is told from a whole one. What follows the last box is no harm.
+        """
         with disk_errors():
-            os.lseek(self._open, 0, os.SEEK_SET)
-            while piece := os.read(self._open, _READ_BYTES):
-                digest.update(piece)
-        return digest.hexdigest()
+            at, end, kinds = 0, self.size, list[bytes]()
+            while at + 8 <= end:
+                os.lseek(self._open, at, os.SEEK_SET)
+                head = os.read(self._open, 16)
+                size = int.from_bytes(head[:4])
+                size = int.from_bytes(head[8:16]) if size == 1 else size or end - at
+                if size < 8:
+                    break
+                kinds.append(head[4:8])
+                at += size
+        return at <= end and b"moov" in kinds if kinds[:1] == [b"ftyp"] else None
 
     def publish(self, name: str) -> str:
         """
@@ -207,7 +212,7 @@ class UnfinishedFile:
             self._folder.remove(f"{self._part}.json")
 
     def close(self) -> None:
-        """Let go of the file; a part stays for the next attempt."""
+        """Close the file; a part stays for the next attempt."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._folder.__exit__(None, None, None)
@@ -251,7 +256,7 @@ def _open_locked(folder: FolderHandle, part: str) -> int:
                 descriptor = folder.create(part)
             except FileExistsError:
                 continue
-        if not folder.lock(descriptor):
+        if folder.lock(descriptor) is False:
             os.close(descriptor)
             raise DownloadError(Reason.BUSY, "another process is saving it at this moment")
         if folder.is_still(part, descriptor):
