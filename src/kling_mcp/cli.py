@@ -8,12 +8,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from kling_mcp import __version__
 from kling_mcp.errors import KlingError, SettingsError
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
 __all__ = ["run"]
@@ -23,7 +21,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command that *arguments* name, or the server; the exit code is the answer."""
     try:
         # What a host starts has no arguments, and waits for an answer.
-        return _command(arguments) if arguments else _serve(Settings.from_environment())
+        if not arguments:
+            return _serve(Settings.from_environment())
+        # Not at the top: the server does not wait for what it never uses.
+        from kling_mcp.commands.main import command
+
+        return command(arguments)
     except SettingsError as error:
         print(f"kling-mcp: {error}", file=sys.stderr)
         return 2
@@ -32,52 +35,8 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _command(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    _speak_utf8()
-    # Each command imports what it needs by itself, so that the server does not wait for what it never uses.
-    match options.command:
-        case "demo":
-            from kling_mcp.commands.demo import demo
-
-            return demo(options.image, options.model, options.shots)
-        case "doctor":
-            from kling_mcp.commands.doctor import doctor
-
-            return doctor()
-        case "install" | "uninstall":
-            from kling_mcp.commands.install import Machine, install, uninstall
-
-            if options.command == "uninstall":
-                return uninstall(options.host, Machine.this())
-            return install(
-                options.host, Machine.this(), only_print=options.print, reference=options.key_from_environment
-            )
-        case "jobs":
-            from kling_mcp.commands.jobs import jobs
-
-            return jobs(Settings.from_environment())
-        case "catalog":
-            from kling_mcp.commands.catalog import check
-
-            return check(Settings.from_environment())
-        case _:
-            return _serve(Settings.from_environment())
-
-
-def _speak_utf8() -> None:
-    """
-    Print everything, everywhere.
-
-    Windows pipes default to a code page without the marks and bars that the commands print; some paths are not Unicode.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
 def _serve(settings: Settings) -> int:
+    # Not at the top: they take most of a second, which no command needs.
     import anyio
 
     from kling_mcp import logs
@@ -102,38 +61,3 @@ def _serve(settings: Settings) -> int:
         # A thread that still reads standard input, or a log that nobody reads, would keep the interpreter from ending.
         logs.flush()
         os._exit(code)
-
-
-def _parser() -> argparse.ArgumentParser:
-    import argparse
-
-    from kling_mcp.commands.install import HOSTS
-
-    parser = argparse.ArgumentParser(
-        prog="kling-mcp",
-        description="Kling videos on fal.ai for any MCP client. Without a command: the MCP server on standard "
-        "input and output.",
-    )
-    parser.add_argument("--version", action="version", version=f"kling-mcp {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    demo = commands.add_parser("demo", help="a whole job against the built-in simulator: no key, no money")
-    demo.add_argument("--image", metavar="FILE", help="a picture to start from (default: a bundled one)")
-    demo.add_argument("--model", metavar="M", help="a Kling model (default: the server's)")
-    demo.add_argument("--shots", metavar="N", type=int, help="how many shots, 1 to 6 (default: 3, if the model can)")
-    for name, what in (("install", "write this server into"), ("uninstall", "take this server out of")):
-        command = commands.add_parser(name, help=f"{what} the configuration of an assistant")
-        command.add_argument("host", metavar="HOST", choices=HOSTS, help=", ".join(HOSTS))
-        if name == "install":
-            command.add_argument("--print", action="store_true", help="show the change and write nothing")
-            command.add_argument(
-                "--key-from-environment",
-                action="store_true",
-                help="let the assistant take FAL_KEY from its environment",
-            )
-    commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
-    commands.add_parser("jobs", help="the ledger as a table")
-    catalog = commands.add_parser("catalog", help="the bundled schemas and prices")
-    catalog.add_subparsers(dest="action", required=True).add_parser(
-        "check", help="compare them with fal.ai's live ones; exit 1 where they differ"
-    )
-    return parser

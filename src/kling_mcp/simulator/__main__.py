@@ -16,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from kling_mcp.simulator.app import Simulator
+from kling_mcp.simulator.faults import named
+from kling_mcp.simulator.render import default_renderer, sample_video
 from kling_mcp.simulator.serve import bind, serving, urls_of
 
 if TYPE_CHECKING:
@@ -36,9 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
-    from kling_mcp.simulator.app import Simulator
-    from kling_mcp.simulator.render import default_renderer, sample_video
-
     simulator = Simulator(
         key=options.key,
         speed=options.speed,
@@ -47,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_accept=None if options.state_file is None else _written_to(options.state_file),
     )
     for kind, name, times in options.fault:
-        from kling_mcp.simulator.faults import named
-
         simulator.faults.add(kind, named(name), times=times)
 
     async def serve() -> None:
@@ -82,8 +80,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fault(text: str) -> tuple[CallKind, str, int | None]:
-    from kling_mcp.simulator.faults import named
-
     kind, equals, rest = text.partition("=")
     name, _, times = rest.partition("*")
     if not equals or not (times or "1").isdigit():

@@ -17,6 +17,7 @@ import anyio
 from starlette.responses import JSONResponse, Response
 
 from kling_mcp.catalog.models import load
+from kling_mcp.catalog.pricing import quote
 from kling_mcp.simulator.clock import ScaledClock
 from kling_mcp.simulator.faults import Script
 from kling_mcp.simulator.outcomes import failure, invalid, success
@@ -194,8 +195,6 @@ class Backend:
         That units times unit price is the price on the model's page is an
         inference: every published price is a multiple of the unit.
         """
-        from kling_mcp.catalog.pricing import quote
-
         endpoint = self.catalog.by_endpoint_id(job.endpoint_id)
         wish = self._wishes[job.request_id]
         if endpoint is None or job.outcome.status >= 400:

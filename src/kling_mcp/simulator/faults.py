@@ -17,10 +17,11 @@ import gzip
 import itertools
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import anyio
 
+from kling_mcp.json_types import is_object
 from kling_mcp.simulator.outcomes import Outcome, failure
 
 if TYPE_CHECKING:
@@ -473,10 +474,11 @@ class Script:
 
 def _edited(reply: Reply, edit: Callable[[dict[str, object]], object]) -> Reply:
     body: object = json.loads(reply.body)
-    if not isinstance(body, dict):
+    if not is_object(body):
         return reply
-    edit(cast("dict[str, object]", body))
-    return reply.with_body(json.dumps(body).encode())
+    edited = dict(body)
+    edit(edited)
+    return reply.with_body(json.dumps(edited).encode())
 
 
 async def _pieces(parts: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from kling_mcp.json_types import is_list, is_object, items_of
 from kling_mcp.simulator.queue import Shot
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ def _values(arguments: Mapping[str, Argument], body: Mapping[str, object], kind:
     """Every text that stands where an argument of *kind* goes, also inside lists and objects."""
     for argument in arguments.values():
         value = body.get(argument.field)
-        for member in cast("list[object]", value) if isinstance(value, list) else [value]:
+        for member in value if is_list(value) else [value]:
             if argument.kind == kind and isinstance(member, str) and member:
                 yield member
-            if argument.items and isinstance(member, dict):
-                yield from _values(argument.items, cast("dict[str, object]", member), kind)
+            if argument.items and is_object(member):
+                yield from _values(argument.items, member, kind)
 
 
 def _of_kind(arguments: Mapping[str, Argument], kind: str) -> Argument | None:
@@ -118,6 +119,5 @@ def _seconds(argument: Argument | None, body: Mapping[str, object]) -> int:
     return int(value) if value.isdigit() and 0 < int(value) <= 60 else 5
 
 
-def _objects(value: object) -> list[dict[str, object]]:
-    members = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("dict[str, object]", member) for member in members if isinstance(member, dict)]
+def _objects(value: object) -> list[Mapping[str, object]]:
+    return [member for member in items_of(value) if is_object(member)]

@@ -10,12 +10,13 @@ once seen to: empty.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from kling_mcp.json_types import is_object
 from kling_mcp.simulator.clock import iso
 from kling_mcp.simulator.outcomes import cancelled
 
@@ -208,7 +209,7 @@ async def _json_object(request: Request) -> dict[str, object] | None:
         value: object = json.loads(await request.body())
     except ValueError:
         return None
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+    return dict(value) if is_object(value) else None
 
 
 def _unauthorised() -> Response:

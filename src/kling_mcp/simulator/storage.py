@@ -15,12 +15,13 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from kling_mcp.json_types import is_object, items_of, members_of
 from kling_mcp.simulator.clock import iso
 
 if TYPE_CHECKING:
@@ -152,13 +153,12 @@ class Storage:
         if not self._authorised(request):
             return _no("Authentication is required")
         try:
-            asked = cast("object", json.loads(await request.body()))
+            asked: object = json.loads(await request.body())
         except ValueError:
             asked = None
-        if not isinstance(asked, dict):
+        if not is_object(asked):
             return JSONResponse({"detail": "A JSON object is required"}, 422)
-        wanted = cast("dict[str, object]", asked)
-        name, content_type = str(wanted.get("file_name", "")), str(wanted.get("content_type", ""))
+        name, content_type = str(asked.get("file_name", "")), str(asked.get("content_type", ""))
         upload_id, path = self._new_id(), self._files.new_path(name)
         self._uploads[upload_id] = _Parts(path, content_type, name, dict(request.headers))
         signature = hashlib.sha256(upload_id.encode()).hexdigest()
@@ -195,7 +195,7 @@ class Storage:
             return _no("Invalid upload token")
         if "path" not in request.path_params and not _signed(request):
             return _no("Invalid signature", 403)
-        number = cast("int", request.path_params["number"])
+        number = int(request.path_params["number"])
         data = upload.parts[number] = await request.body()
         etag = _etag(data)
         return JSONResponse({"partNumber": number, "etag": etag}, headers={"ETag": etag})
@@ -212,7 +212,7 @@ class Storage:
         upload = self._uploads.get(request.path_params["upload_id"])
         if upload is None:
             return _gone()
-        named = cast("dict[str, list[dict[str, object]]]", json.loads(await request.body()))["parts"]
+        named = [members_of(part) for part in items_of(members_of(json.loads(await request.body())).get("parts"))]
         wanted = {(int(str(part["partNumber"])), str(part["etag"])) for part in named}
         if wanted != {(number, _etag(data)) for number, data in upload.parts.items()}:
             return JSONResponse({"detail": "Parts do not match"}, 400)
@@ -282,7 +282,7 @@ def _lifecycle(headers: Mapping[str, str]) -> Mapping[str, object]:
         value: object = json.loads(text) if text else {}
     except ValueError:
         value = {}
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    return members_of(value)
 
 
 def _media(request: Request) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from kling_mcp.json_types import items_of, members_of
 from kling_mcp.simulator.outcomes import docs_url
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def complaints(endpoint: Endpoint, body: Mapping[str, object]) -> list[Complaint
     """What is wrong with *body* for *endpoint*, as the entries of fal's ``detail``; empty when nothing is."""
     from jsonschema import Draft202012Validator
 
-    schema = dict(cast("Mapping[str, Any]", endpoint.input_schema))
+    schema = dict(endpoint.input_schema)
     errors_in = cast("Callable[[object], Iterable[ValidationError]]", Draft202012Validator(schema).iter_errors)  # pyright: ignore[reportUnknownMemberType]
     errors = sorted(errors_in(body), key=_place)
     return [entry for error in errors for entry in _entries(error)] or _neither(endpoint, body)
@@ -56,11 +57,11 @@ def _entries(error: ValidationError) -> list[Complaint]:
     location: list[object] = ["body", *error.absolute_path]
     expected = error.validator_value
     if keyword == "required":
-        names = [name for name in cast("list[str]", expected) if name not in cast("dict[str, object]", error.instance)]
+        names = [name for name in items_of(expected) if name not in members_of(error.instance)]
         return [_entry([*location, name], "missing", "Field required", error.instance) for name in names]
     if keyword == "additionalProperties":
-        known = cast("dict[str, object]", cast("dict[str, object]", error.schema).get("properties", {}))
-        extra = [name for name in cast("dict[str, object]", error.instance) if name not in known]
+        known = members_of(members_of(error.schema).get("properties"))
+        extra = [name for name in members_of(error.instance) if name not in known]
         return [_entry([*location, name], "extra_forbidden", "Extra inputs are not permitted", None) for name in extra]
     make = _BY_KEYWORD.get(keyword)
     kind, message, context = ("value_error", error.message, {}) if make is None else make(expected)

@@ -1,0 +1,84 @@
+"""The commands and their options; without a command it is the server that runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from kling_mcp import __version__
+from kling_mcp.commands.catalog import check
+from kling_mcp.commands.demo import demo
+from kling_mcp.commands.doctor import doctor
+from kling_mcp.commands.install import HOSTS, Machine, install, uninstall
+from kling_mcp.commands.jobs import jobs
+from kling_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["command"]
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run the command that *arguments* name; the exit code is the answer."""
+    options = _parser().parse_args(arguments)
+    _speak_utf8()
+    match options.command:
+        case "demo":
+            return demo(options.image, options.model, options.shots)
+        case "doctor":
+            return doctor()
+        case "install" | "uninstall":
+            if options.command == "uninstall":
+                return uninstall(options.host, Machine.this())
+            return install(
+                options.host, Machine.this(), only_print=options.print, reference=options.key_from_environment
+            )
+        case "jobs":
+            return jobs(Settings.from_environment())
+        case _:
+            return check(Settings.from_environment())
+
+
+def _speak_utf8() -> None:
+    """
+    Print everything, everywhere.
+
+    Windows pipes default to a code page without the marks and bars that the commands print; some paths are not Unicode.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kling-mcp",
+        description="Kling videos on fal.ai for any MCP client. Without a command: the MCP server on standard "
+        "input and output.",
+    )
+    parser.add_argument("--version", action="version", version=f"kling-mcp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    demo = commands.add_parser("demo", help="a whole job against the built-in simulator: no key, no money")
+    demo.add_argument("--image", metavar="FILE", help="a picture to start from (default: a bundled one)")
+    demo.add_argument("--model", metavar="M", help="a Kling model (default: the server's)")
+    demo.add_argument("--shots", metavar="N", type=int, help="how many shots, 1 to 6 (default: 3, if the model can)")
+    for name, what in (("install", "write this server into"), ("uninstall", "take this server out of")):
+        command = commands.add_parser(name, help=f"{what} the configuration of an assistant")
+        command.add_argument("host", metavar="HOST", choices=HOSTS, help=", ".join(HOSTS))
+        if name == "install":
+            command.add_argument("--print", action="store_true", help="show the change and write nothing")
+            command.add_argument(
+                "--key-from-environment",
+                action="store_true",
+                help="let the assistant take FAL_KEY from its environment",
+            )
+    commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
+    commands.add_parser("jobs", help="the ledger as a table")
+    catalog = commands.add_parser("catalog", help="the bundled schemas and prices")
+    catalog.add_subparsers(dest="action", required=True).add_parser(
+        "check", help="compare them with fal.ai's live ones; exit 1 where they differ"
+    )
+    return parser
