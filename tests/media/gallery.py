@@ -249,6 +249,16 @@ def _turned() -> Iterator[Given]:
             notes.add_itxt("XML:com.adobe.xmp", said.decode())
             for name, options in {"JPEG": {"xmp": said}, "WEBP": {"xmp": said}, "PNG": {"pnginfo": notes}}.items():
                 yield Given(f"{name} xmp {number} {element}", encoded(image, name, **options), plain=number == 1)
+        block = b"Exif\0\0" + exif(number)
+        listed = f"\nexif\n{len(block):8}\n{block.hex()}\n".encode()
+        for kind, text in {
+            b"tEXt": b"Raw profile type exif\0" + listed,
+            b"zTXt": b"Raw profile type APP1\0\0" + zlib.compress(listed),
+            b"iTXt": b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp(number)),
+        }.items():
+            small = encoded(image, "PNG")
+            data = small[:33] + png_chunk(kind, text) + small[33:]
+            yield Given(f"PNG with its turn in {kind!r} {number}", data, plain=number == 1)
         yield Given(f"AVIF {number}", encoded(image, "AVIF", exif=exif(number)))
     # Quarter turns anticlockwise, then the mirror: 0 top to bottom, 1 left to right.
     for turns in range(4):

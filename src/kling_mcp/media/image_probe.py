@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -38,7 +39,10 @@ FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """ITU-T T.81, table B.1: the frame headers, without the tables and the reserved one between them."""
 
 _XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\0"
-_XMP_KEYWORD: Final = b"XML:com.adobe.xmp\0"
+_XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
+# ImageMagick and ExifTool put metadata that PNG had no chunk for into texts, in hexadecimal after a name and a length.
+_RAW_PROFILES: Final = frozenset(b"Raw profile type " + kind for kind in (b"exif", b"APP1", b"xmp"))
+_MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 _XMP_ORIENTATION: Final = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
 _ORIENTATION: Final = 0x0112
 _GPS: Final = 0x8825
@@ -101,8 +105,7 @@ class Header:
         stored_width: Pixels per row as stored.
         stored_height: Rows as stored.
         orientation: The EXIF orientation, 1 to 8; from 5 on the picture lies on its side.
-        metadata: Whether EXIF data was met.
-        location: Whether that holds a place (GPS).
+        location: Whether its EXIF data holds a place (GPS).
         end: Where the picture ends, where its format says so before anything is decoded.
     """
 
@@ -110,7 +113,6 @@ class Header:
     stored_width: int
     stored_height: int
     orientation: int = 1
-    metadata: bool = False
     location: bool = False
     end: int | None = None
 
@@ -258,13 +260,30 @@ def _png(data: bytes) -> Header:
         raise Malformed("the PNG does not begin with its header")
     width, height = struct.unpack_from(">II", first.body)
     exif: bytes | None = None
+    raw: bytes | None = None
     xmp: bytes | None = None
     for chunk in chunks:
         if chunk.kind == b"eXIf":
             exif = exif or chunk.body
-        elif chunk.kind in {b"iTXt", b"tEXt"} and chunk.body.startswith(_XMP_KEYWORD):
-            xmp = xmp or chunk.body
-    return Header("png", width, height, *_facts(exif, xmp))
+        elif chunk.kind in {b"iTXt", b"tEXt", b"zTXt"}:
+            text = _metadata_text(chunk)
+            raw = raw or (text if text.startswith((EXIF, b"II*\0", b"MM\0*")) else None)
+            xmp = xmp or (text if b"tiff:Orientation" in text else None)
+    return Header("png", width, height, *_facts(exif or raw, xmp))
+
+
+def _metadata_text(chunk: Piece) -> bytes:
+    """The EXIF or XMP block that a text chunk of a PNG holds, or nothing (PNG, third edition, section 11.3.3)."""
+    keyword, _, text = chunk.body.partition(b"\0")
+    if keyword != _XMP_KEYWORD and keyword not in _RAW_PROFILES:
+        return b""
+    packed = chunk.kind == b"zTXt" or (chunk.kind == b"iTXt" and text[:1] == b"\1")
+    text = {b"tEXt": text, b"zTXt": text[1:], b"iTXt": text[2:].split(b"\0", 2)[-1]}[chunk.kind]
+    try:
+        text = zlib.decompressobj().decompress(text, _MAX_TEXT_BYTES) if packed else text
+        return text if keyword == _XMP_KEYWORD else bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+    except (zlib.error, ValueError):
+        return b""
 
 
 def _gif(data: bytes) -> Header:
@@ -332,8 +351,7 @@ def _heif(data: bytes, kind: Format) -> Header:
         raise Malformed("the picture has no size")
     # Tiles and thumbnails have sizes too; the picture is the largest.
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    metadata = b"Exif" in data[meta_start:meta_end] or b"application/rdf+xml" in data[meta_start:meta_end]
-    return Header(kind, width, height, metadata=metadata, end=end)
+    return Header(kind, width, height, end=end)
 
 
 def _boxes(
@@ -405,13 +423,13 @@ def _inner(boxes: dict[bytes, tuple[int, int]], kind: bytes) -> tuple[int, int]:
     return boxes[kind]
 
 
-def _facts(exif: bytes | None, xmp: bytes | None) -> tuple[int, bool, bool]:
-    """Orientation, whether there is metadata, whether it holds a place."""
+def _facts(exif: bytes | None, xmp: bytes | None) -> tuple[int, bool]:
+    """The orientation, and whether there is a place."""
     orientation, location = (None, False) if exif is None else _exif(exif)
     if orientation is None and xmp is not None and (said := _XMP_ORIENTATION.search(xmp)):
         # macOS and Windows read it where EXIF says nothing.
         orientation = int(said[1])
-    return orientation or 1, not (exif is None and xmp is None), location
+    return orientation or 1, location
 
 
 def _exif(body: bytes) -> tuple[int | None, bool]:
