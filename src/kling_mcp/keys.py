@@ -1,4 +1,4 @@
-"""The key as somebody pasted it: what surrounds it is taken away where only one key can be meant, else it is told."""
+"""Reads a pasted key: strips what surrounds it, and refuses a text in which the key is not clear."""
 
 from __future__ import annotations
 

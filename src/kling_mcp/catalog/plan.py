@@ -1,5 +1,5 @@
 """
-From what a caller asks to the body that fal.ai reads.
+Plans a call: from the tools' arguments to the body that fal.ai reads.
 
 The tools have one set of argument names for every model; each endpoint has its
 own. ``plan`` checks a call against the endpoint's schema and rules before
@@ -577,7 +577,7 @@ def _max_cost_usd(arguments: Mapping[str, object]) -> Decimal | None:
 
 
 def _guard(endpoint: Endpoint, body: Mapping[str, object], findings: ValidationReport) -> None:
-    """The last word has the endpoint's own schema, whatever it asks that no kind or rule has checked."""
+    """Check the body against the endpoint's own schema, for what no kind or rule has checked."""
     faults = [
         _translated(endpoint, error)
         for error in _validator(endpoint).iter_errors(body)

@@ -37,7 +37,7 @@ def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: Validati
     """
     Hold *given*, the values of a call, against the rules of *endpoint*; what is broken goes to *findings*.
 
-    A rule about an argument that something is wrong with already waits until that is put right.
+    A rule about an argument that already has a fault is skipped.
     """
     case = _Case(catalog, endpoint, given, findings)
     faulty = findings.faulty

@@ -3,7 +3,7 @@ One value of a call: read by its kind, checked against the endpoint's schema of 
 
 Hosts and models differ in how they write a value: numbers and truths as text,
 lists and objects as JSON text, and many words for nothing. All of that is
-evened out here, for every tool.
+normalised here, for every tool.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ValidationReport:
 
     @contextlib.contextmanager
     def noting(self) -> Generator[None]:
-        """Note what is refused inside, and go on behind it."""
+        """Collect what is refused inside the block, and go on after it."""
         try:
             yield
         except InvalidArguments as error:
@@ -122,7 +122,7 @@ class ValidationReport:
         return {re.split(r"[.\[]", fault.path, maxsplit=1)[0] for fault in self.faults if fault.path}
 
 
-# ---- nothing
+# ---- values that are not given
 
 
 def is_given(value: object) -> bool:
@@ -302,7 +302,7 @@ def choice(value: object, path: str, choices: Sequence[str]) -> int:
     )
 
 
-# ---- words
+# ---- texts for messages
 
 
 def show(value: object) -> str:

@@ -79,7 +79,7 @@ def set_value(text: str, path: Sequence[str], value: object) -> str:
 
 def remove(text: str, path: Sequence[str]) -> str:
     """
-    *text* without the entry at *path*; the same text where there is none.
+    *text* without the entry at *path*; the same text where there is no entry.
 
     Raises:
         JsonTextError: It is not JSON.

@@ -4,7 +4,7 @@ Pictures to fal's storage, where its models fetch them from.
 Two ways, as in fal's own clients: a token for the CDN, then the bytes there; and
 where that fails, a signed address, then the bytes there. The key goes to the
 configured REST host only. Uploads cost nothing, so they are repeated as needed;
-what they make is a public link, hence the lifetime.
+what they make is a public link, which is why it has a lifetime.
 """
 
 from __future__ import annotations

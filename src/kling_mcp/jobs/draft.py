@@ -36,7 +36,7 @@ class Frame:
 
     @property
     def identity(self) -> str:
-        """What makes two pictures the same picture."""
+        """A key that is equal for equal pictures."""
         return self.content if isinstance(self.content, str) else f"sha256:{self.content.sha256}"
 
 
@@ -50,7 +50,7 @@ class Draft:
     frames: tuple[Frame, ...]
 
     def fingerprint(self, account: str) -> str:
-        """What makes two calls the same call: account, endpoint, the wish with the pictures' contents, and take."""
+        """A key that is equal for equal calls: account, endpoint, request with the pictures' contents, and take."""
         body = filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
         whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -98,7 +98,7 @@ class IllegalTransitionError(Exception):
 @dataclass(frozen=True, slots=True)
 class Fault:
     """
-    Why a job did not bring a video, in words a caller can act on.
+    Why a job has no video, in words a caller can act on.
 
     Args:
         upstream_detail: Text from fal.ai, cleaned and marked as such; never an instruction.
@@ -116,7 +116,7 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """
-    Why it cannot be learned from fal how a job is.
+    Why fal does not say how a job is.
 
     Args:
         code: The kind, by which a repetition is told from something new.
@@ -161,7 +161,7 @@ class Intent:
 
     @property
     def prompt(self) -> str:
-        """What was wished for, in the user's words; several shots are joined by a slash."""
+        """The prompt, or the shots' prompts joined by a slash."""
         shots = self.arguments.get("shots")
         asked = cast("Sequence[object]", shots) if isinstance(shots, (list, tuple)) and shots else [self.arguments]
         prompts = [cast("Mapping[str, object]", one).get("prompt") for one in asked if isinstance(one, dict)]
@@ -240,7 +240,7 @@ class NotSent:
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
     """
-    It is not to be sent, said by somebody who is not sending it.
+    The job must not be sent; recorded by a process that is not sending it.
 
     It may be on its way by the time this is recorded, and then this changes nothing.
     """

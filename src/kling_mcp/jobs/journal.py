@@ -1,5 +1,5 @@
 """
-The last place for what fal accepted, when the ledger itself cannot be written.
+Acceptance journal: keeps the ids of accepted requests when the ledger cannot be written.
 
 Each process keeps a small file whose blocks are on disk before anything is
 paid for. Writing into it needs no new space, so an id can be kept while the
@@ -56,7 +56,7 @@ class AcceptanceJournal:
         self._offset += len(line)
 
     def close(self) -> None:
-        """Let go of the file, and remove it if nothing was kept."""
+        """Close the file, and remove it if nothing was kept."""
         os.close(self._descriptor)
         if self._offset == 0:
             self._path.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def journaled(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> I
     What processes have left behind in *folder*.
 
     Args:
-        wanted: Asked about each owner before its file is read, so that what is read is what it has kept to the end.
+        wanted: Asked about each owner before its file is read, so that nothing is added after the read.
     """
     for path in sorted(folder.glob("*.spool")):
         if not wanted(path.stem):
@@ -91,7 +91,7 @@ def journaled(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> I
         try:
             kept = path.read_bytes()
         except FileNotFoundError:
-            continue  # another process has brought it in meanwhile
+            continue  # another process has recorded it in the meantime
         entries: list[tuple[str, Accepted]] = []
         # The rest of the file is line ends, tens of thousands of them.
         for line in kept.rstrip(b"\n").splitlines():

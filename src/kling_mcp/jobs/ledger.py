@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DEDUPE_WINDOW_MS", "ApplyResult", "DaySpend", "KnownRequest", "Ledger", "Limits", "Reservation", "Upload"]
 
 DEDUPE_WINDOW_MS = 15 * 60 * 1000
-"""For how long after its end a job still answers for the same call."""
+"""How long after its end a job is still the answer to the same call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +204,9 @@ class Ledger(Protocol):
         ...
 
     def change_counter(self) -> int:
-        """A number that is another one after any process changed the ledger."""
+        """A number that differs after any process changed the ledger."""
         ...
 
     def close(self) -> None:
-        """Let go of everything; nothing may be called afterwards."""
+        """Close the ledger; no method may be called afterwards."""
         ...

@@ -1,5 +1,5 @@
 """
-What fal's history proves about requests of which the answer was lost: pure, decided without I/O.
+Matches fal's request history with requests whose answer was lost. Pure: no I/O.
 
 History begins somewhere and lags, so absence counts only where it lists an
 earlier request of ours, and later ones as ended when this one could not be
@@ -31,7 +31,7 @@ _FARTHEST_MS: Final = 30 * _DAY_MS
 """How far back the history is read at the most for a request that was there before."""
 
 _NEAR_MS: Final = 600_000
-"""How far fal's idea of when a request was sent may be from ours."""
+"""How far fal's time of a request may be from ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _words(value: object) -> Iterator[str]:
 
 
 def since_ms(waiting: Sequence[Job], known: Mapping[str, KnownRequest | None]) -> tuple[int, int]:
-    """Well before the oldest of *waiting*, and well before the request of ours that had ended before it."""
+    """A time well before the oldest of *waiting* and the last request of ours that had ended before it."""
     oldest_ms = min(map(_sent_ms, waiting))
     ended_ms = [
         ours.ended_ms

@@ -1,4 +1,4 @@
-"""The pictures of a plan, looked at before anything costs or leaves this machine."""
+"""The pictures of a plan, checked before anything is paid for or leaves this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NOT_FETCHED: Final = {
     ".zip": "an archive",
 }
 
-# Reads that a dead drive never ends hold their places here, and none of those that the ledger needs.
+# Reads that never end on a dead drive use up these threads, not those of the ledger.
 _READS: Final = anyio.CapacityLimiter(8)
 # A picture of 200 megapixels takes a gigabyte while it is decoded: one after the other.
 _CONVERSIONS: Final = anyio.CapacityLimiter(1)
@@ -59,7 +59,7 @@ _KEPT: Final = 6
 
 
 class _Converted:
-    """The last few pictures that were made ready: the call that follows a price, or a question, has the same ones."""
+    """A cache of the last few prepared pictures: the call after an estimate or a question has the same ones."""
 
     def __init__(self) -> None:
         self._pictures: OrderedDict[Hashable, Picture] = OrderedDict()
@@ -118,7 +118,7 @@ async def framed(
 
 async def _no_video(slot: PictureSlot, value: str, job_of: Callable[[str], Awaitable[str | None]] | None) -> None:
     """
-    See that *value* does not name a video.
+    Refuse a *value* that names a video.
 
     Raises:
         InputRefused: It does; the text has its last frame's address, where the video is that of a job.
@@ -202,7 +202,7 @@ async def _last_frame(
 
 
 def _first_byte(path: Path) -> None:
-    """Open the file; one that is not there is told by what decodes it."""
+    """Open the file; if it is missing, the decoder says so."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         file.read(1)
 

@@ -1,5 +1,5 @@
 """
-From an accepted request to a saved video: poll or listen, fetch the result, download.
+Poller: follows accepted requests to saved videos. It polls or listens, fetches the result, and downloads.
 
 One task per job, each with its own growing interval. The result is in the
 ledger before the download begins: fal keeps it for as little as an hour, the
@@ -113,7 +113,7 @@ class Poller:
         return self._fal().queue.status_stream(job.intent.endpoint_id, receipt_of(job))
 
     async def poll_once(self, job: Job, state: PollState) -> Job:
-        """Ask fal once how *job* is, and record what it says, or since when it says nothing."""
+        """Poll *job* once: record what fal says, or since when it says nothing."""
         state.calm = False
         try:
             async with self._polls:
@@ -130,7 +130,7 @@ class Poller:
             return await self._troubled(job, trouble.code, f"{trouble.what} {trouble.next_step}")
 
     async def _troubled(self, job: Job, code: str, message: str) -> Job:
-        """Note that fal does not say how *job* is; once for each kind of reason, not at every look."""
+        """Record that fal does not say how *job* is: once per kind of reason, not at every poll."""
         before = job.trouble
         if before is not None and before.code == code:
             return job
@@ -173,7 +173,7 @@ class Poller:
 
     async def has_request(self, endpoint_id: str, request_id: str) -> None:
         """
-        See that fal has that request.
+        Check that fal has that request.
 
         Raises:
             KlingError: It has not, or could not be asked.
@@ -218,7 +218,7 @@ class Poller:
                 if state.still("the result cannot be had") < _RESULT_PATIENCE_SECONDS and not gone:
                     raise
                 return await self._give_up(job, state, f"the result could not be fetched ({trouble.what})")
-            # An end that fal states is an end, whatever it answers to the question for more.
+            # If fal says that a job has ended, it has, even if the result cannot be fetched.
             outcome = stated_end(status.failure, trouble)
         self._store.runtime.checkpoint("result fetched")
         if status.failure is not None:
@@ -248,7 +248,7 @@ class Poller:
             return (await self._store.apply(job.job_id, JobFinished(body))).job
         failed = past is not None and past.status_code is not None and past.status_code >= 400
         if not failed and (state.ask_history_after < _GIVE_UP_SECONDS or job.intent.account != self._settings.account):
-            # A job of another key may be there all the same: this one need not see it.
+            # It may be a job of another key, whose history this key cannot see.
             return job
         fault = Fault(
             "fal_unreachable",
@@ -268,7 +268,7 @@ class Poller:
 
 class PollState:
     """
-    What is remembered between two looks at a job.
+    What is remembered between two polls of a job.
 
     CallBudget is measured in the pauses that were made, so that no clock that
     jumps ends it.
@@ -276,7 +276,7 @@ class PollState:
 
     def __init__(self, pause_seconds: float) -> None:
         self.calm = False
-        """Whether the last look found the job waiting or running, and nothing wrong."""
+        """Whether the last poll found the job waiting or running, and nothing wrong."""
         self.cancel_asked = False
         self.ask_history_after = 0.0
         self._pause_seconds = pause_seconds
@@ -285,12 +285,12 @@ class PollState:
         self._seen: set[str] = set()
 
     def still(self, trouble: str) -> float:
-        """For how many seconds *trouble* has been seen at every look."""
+        """For how many seconds *trouble* has been seen at every poll."""
         self._seen.add(trouble)
         return self._lasted.setdefault(trouble, 0.0)
 
     def grow(self) -> None:
-        """Ask a little less often, and ever less often in the hours of a job that never ends: all is well."""
+        """Ask a little less often, and much less often for a job that has run for hours."""
         self.calm = True
         slowest = max(_SLOWEST_POLL_SECONDS, min(self._watched_seconds / _POLLS_OF_A_LONG_JOB, _RAREST_POLL_SECONDS))
         self._pause_seconds = min(self._pause_seconds * _GROWTH, slowest)
@@ -300,7 +300,7 @@ class PollState:
         self._pause_seconds = max(self._pause_seconds, min(self._pause_seconds * 2, _TROUBLED_POLL_SECONDS))
 
     def pause(self) -> float:
-        """How many seconds the pause after this look lasts."""
+        """How many seconds to wait before the next poll."""
         self._lasted = {trouble: self._lasted[trouble] + self._pause_seconds for trouble in self._seen}
         self._seen = set()
         self._watched_seconds += self._pause_seconds

@@ -1,5 +1,5 @@
 """
-The pause between two looks at a job, cut short when fal says that it has ended.
+Status stream: ends the pause between two polls of a job as soon as fal says that it has ended.
 
 fal's status stream tells at once what polling finds out seconds later, for one
 request. It only ends the pause early: what becomes of a job is decided by the poll
@@ -32,15 +32,15 @@ log = logging.getLogger(__name__)
 _STREAMS_AT_ONCE: Final = 32
 _LONGEST_SECONDS: Final = 15.0
 """
-A stream that says nothing for so long may be dead: then it is time for a look.
+A stream that says nothing for so long may be dead: then the job is polled.
 
-A job that takes remarkably long is looked at more rarely, and listened to for as long as its pause.
+A job that takes very long is polled less often, and listened to for as long as its pause.
 """
 
 
 class StatusStream:
     """
-    Pauses of many jobs, of which some listen meanwhile.
+    The pauses of many jobs; some of them listen to a stream.
 
     There are fewer streams than there can be jobs. The job that was begun first
     gets the next one that is free: it is likely to be the next to end.

@@ -250,7 +250,7 @@ class JobStore:
             self._wanted = anyio.Event()
 
     def close(self) -> None:
-        """Let go of the ledger, the lock and the journal."""
+        """Close the ledger, the lock and the journal."""
         if self._ledger is not None:
             self._ledger.close()
         if self._journal is not None:

@@ -176,7 +176,7 @@ class _Download:
         return self.part.etag is not None and self.part.size == self.part.total
 
     async def _request(self) -> bool:
-        """One request and its body; false when the server's answer makes it necessary to begin anew."""
+        """One request and its body; false when the server's answer makes it necessary to start over."""
         etag = self.part.etag
         offset = self.part.size if etag else 0
         try:

@@ -180,7 +180,7 @@ class FolderHandle:
         Args:
             part: The name it has so far.
             descriptor: The file, open.
-            name: The name it shall have; when that is taken, `` (2)`` and so on is put before the ending.
+            name: The wanted name; when that is taken, `` (2)`` and so on is put before the ending.
 
         Returns:
             The name it got.

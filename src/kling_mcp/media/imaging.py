@@ -1,7 +1,7 @@
 """
-Decoding a picture to see that it is whole, and drawing it anew where fal.ai would show it otherwise than a viewer.
+Decoding a picture to see that it is whole, and redrawing it where fal.ai would show it otherwise than a viewer.
 
-Drawn anew, a picture stands upright, in sRGB with 8 bits, on white where it is see-through, in a format and a size
+Redrawn, a picture stands upright, in sRGB with 8 bits, on white where it is see-through, in a format and a size
 that the endpoint takes. Imported on use only. A decoder sees nothing but files whose header has been judged, one
 format at a time.
 """
@@ -70,7 +70,7 @@ class Redrawn:
 
 def redraw(drawing: Drawing, header: Header, limits: Limits, *, file_name: str, field: str | None) -> Redrawn | None:
     """
-    Decode the picture, and draw it anew where that is needed to fit *limits* and to look as it should.
+    Decode the picture, and redraw it where that is needed to fit *limits* and to look as it should.
 
     Nothing is made larger. None means that the file can be used as it is.
 

@@ -79,7 +79,7 @@ class Drawing:
 
 def drawing_only(data: bytes, header: Header) -> Drawing:
     """
-    *data* with what draws its first picture, and nothing else; AVIF and HEIC keep what they have, to be drawn anew.
+    *data* with what draws its first picture, and nothing else; AVIF and HEIC keep what they have, to be redrawn.
 
     Raises:
         Malformed: The file is damaged after its header.
@@ -346,7 +346,7 @@ def _webp(data: bytes) -> Drawing:
     profile = next((piece.body for piece in pieces if piece.kind == b"ICCP"), None)
     animated = any(piece.kind == b"ANMF" for piece in pieces)
     if animated:
-        # Its first picture is drawn anew; the file itself stays here.
+        # Its first picture is redrawn; the file itself stays here.
         return Drawing(data, profile, frames=True, unusual="is an animation")
     kinds = {piece.kind for piece in pieces}
     if not kinds & {b"VP8 ", b"VP8L"}:

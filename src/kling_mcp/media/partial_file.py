@@ -206,7 +206,7 @@ class UnfinishedFile:
         return final
 
     def discard(self) -> None:
-        """Remove the part; the next attempt begins anew."""
+        """Remove the part; the next attempt starts over."""
         with disk_errors():
             self._folder.remove(self._part)
             self._folder.remove(f"{self._part}.json")

@@ -2,7 +2,7 @@
 Pictures in: from a path or a ``data:`` URI to bytes that an endpoint accepts and that tell nothing about their owner.
 
 Everything here happens before any upload and any money. What leaves has only what draws the picture, under a neutral
-name. With the imaging part (Pillow and pi-heif) a picture is decoded once, and drawn anew where it is turned, too
+name. With the imaging part (Pillow and pi-heif) a picture is decoded once, and redrawn where it is turned, too
 large, of another format, or of a kind that programs show wrong; without it such a picture is refused, with what to do.
 """
 

@@ -122,7 +122,7 @@ async def read_resource(
     One resource.
 
     Raises:
-        MCPError: There is none at that address; the code is that of the client's protocol era.
+        MCPError: No resource has that address; the code is that of the client's protocol era.
     """
     uri = str(params.uri)
     try:

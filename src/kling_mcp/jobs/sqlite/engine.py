@@ -194,7 +194,7 @@ class SqliteLedger:
     def trouble(self) -> str | None:
         """Why nothing may be spent, or None."""
         if self._trouble is None and self._identity != self._file_identity():
-            # Taken away under our feet: what is written from here on would be nobody's record.
+            # The file was deleted while in use: writes from here on would be lost.
             self._trouble = self._gone()
         return self._trouble
 
@@ -204,8 +204,8 @@ class SqliteLedger:
         """Record *intent* and hold its ceiling, or find the job that already answers for it."""
         with self._writing() as db:
             now_ms = self._about_to_spend(db, now_ms)
-            used = self._answered(db, intent.nonce)
-            first = used or self._standing(db, intent.fingerprint, now_ms)
+            used = self._of_nonce(db, intent.nonce)
+            first = used or self._duplicate(db, intent.fingerprint, now_ms)
             if first is None:
                 day = _day(now_ms)
                 self._hold(db, intent, limits, day)
@@ -237,9 +237,9 @@ class SqliteLedger:
     def find_duplicate(self, fingerprint: str, now_ms: int) -> Job | None:
         """The newest job that answers for the same call."""
         with self._reading() as db:
-            return self._standing(db, fingerprint, max(now_ms, _last_ms(db)))
+            return self._duplicate(db, fingerprint, max(now_ms, _last_ms(db)))
 
-    def _standing(self, db: sqlite3.Connection, fingerprint: str, now_ms: int) -> Job | None:
+    def _duplicate(self, db: sqlite3.Connection, fingerprint: str, now_ms: int) -> Job | None:
         row = db.execute(
             "SELECT id FROM job LEFT JOIN note USING (seq) WHERE fingerprint = ? AND state <> 'not_submitted'"
             " AND (open = 1 OR ended_ms > ? AND again IS NOT 'same_call') ORDER BY seq DESC LIMIT 1",
@@ -247,7 +247,7 @@ class SqliteLedger:
         ).fetchone()
         return None if row is None else self._row(db, row[0])
 
-    def _answered(self, db: sqlite3.Connection, nonce: str | None) -> Job | None:
+    def _of_nonce(self, db: sqlite3.Connection, nonce: str | None) -> Job | None:
         """The job that a confirmation was already used for: replaying it makes no second one."""
         row = db.execute("SELECT job FROM answered WHERE nonce = ?", (nonce,)).fetchone()
         return None if row is None else self._row(db, row[0])

@@ -1,5 +1,5 @@
 """
-The history of the ledger's schema on SQLite; it reads downwards and is only ever added to.
+Schema migrations of the SQLite ledger, oldest first; new ones are appended, old ones never change.
 
 A migration adds tables, columns with a default, or indexes: a server of an
 older version may run beside a newer one all day. One that an older server must
@@ -80,7 +80,7 @@ def _m003_notes(db: sqlite3.Connection) -> None:
     What came later to be known of a job, in a table of its own.
 
     A program of an older version refuses a row in which there is more than it knows. Nothing here decides what is
-    spent, so it has no seal.
+    spent, so it has no checksum.
     """
     db.execute(
         """CREATE TABLE note (
@@ -100,7 +100,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Migration], backup: Path | None = None) -> None:
     """
-    Bring *db* up to the last of *migrations*, all or nothing; one that is further on is left alone.
+    Migrate *db* to the last of *migrations*, all or nothing; a newer one is left alone.
 
     Args:
         backup: Where a copy of a ledger is kept as it was before.
