@@ -106,7 +106,10 @@ async def test_the_video_of_a_job_given_as_a_picture_leads_to_its_last_frame(tmp
         other = (await client.call_tool("image_to_video", {**SHORT, "image": "/elsewhere/fox.mp4"}), "{job_id}")
         named = [
             (await client.call_tool("image_to_video", {**SHORT, "image": written}), job_id)
-            for written in (video["url"], video["saved_to"], job_id, f"kling://jobs/{job_id}")
+            for written in (
+                *(video["url"], f"{video['url']}?token=1", video["saved_to"], f"file://{video['saved_to']}"),
+                *(f"~/Videos/{video['saved_to'].rpartition('/')[2]}", job_id, f"kling://jobs/{job_id}"),
+            )
         ]
 
         request_id = data(await client.call_tool("get_job", {"job_id": job_id}))["request_id"]

@@ -216,6 +216,12 @@ class Job:
         return self.state in OPEN
 
     @property
+    def video_file(self) -> Mapping[str, object]:
+        """What fal said of the video, none of it checked; empty where there is nothing."""
+        file = (self.result or {}).get("video")
+        return cast("Mapping[str, object]", file) if isinstance(file, dict) else {}
+
+    @property
     def billed(self) -> Billed:
         """Whether money moved for it, as far as that is known."""
         if self.fault is not None:

@@ -12,8 +12,9 @@ import logging
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, assert_never
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -334,7 +335,10 @@ class JobService:
     async def _job_of(self, place: str) -> str | None:
         """The job whose video is at the path or address *place*, among the newest."""
         jobs = await self.store.page("completed", _JOBS_LOOKED_THROUGH, None)
-        return next((job.job_id for job in jobs if place == job.saved_to or f"'{place}'" in repr(job.result)), None)
+        meant = _spelt(place)
+        return next(
+            (job.job_id for job in jobs if meant in (_spelt(job.saved_to), _spelt(job.video_file.get("url")))), None
+        )
 
     def _group(self) -> TaskGroup:
         if self._tasks is None:
@@ -366,3 +370,13 @@ class JobService:
         # The simulator spends nothing: its jobs never mix with those that were paid for.
         name = "ledger" if self.settings.backend == "fal" else "simulator"
         return SqliteLedger(self.settings.data_dir, lambda: uuid.uuid4().hex, name)
+
+
+def _spelt(place: object) -> str | None:
+    """What of a path, which ends in a name of ours, or of an address stays the same however it is written."""
+    if not isinstance(place, str) or not place:
+        return None
+    parts = urlsplit(place)
+    if parts.scheme in {"http", "https"}:
+        return f"{parts.netloc.lower()}{parts.path}"
+    return PurePosixPath(unquote(place).replace("\\", "/")).name

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
@@ -175,8 +175,7 @@ class VideoView(View):
     @classmethod
     def of(cls, job: Job) -> Self | None:
         """The video of *job*; what stands in the place of its address without being one is not shown."""
-        file = (job.result or {}).get("video")
-        known = cast("dict[str, object]", file) if isinstance(file, dict) else {}
+        known = job.video_file
         url, content_type, file_size = known.get("url"), known.get("content_type"), known.get("file_size")
         if not isinstance(url, str) or not url.lower().startswith(("https://", "http://")):
             url = None
