@@ -42,7 +42,7 @@ PRICE = "Make a 5 s Kling video with o3-4k for $2.10?"
 
 
 @dataclass(frozen=True)
-class Host:
+class InstalledHost:
     """A host in a home of its own: what starts it, alone and in a terminal, and where its server keeps its jobs."""
 
     alone: Sequence[str]
@@ -63,7 +63,7 @@ class Host:
         ).stdout
 
 
-def host(name: str, url: str, folder: Path) -> Host:
+def host(name: str, url: str, folder: Path) -> InstalledHost:
     server = {
         "KLING_MCP_BACKEND": "simulator",
         "KLING_MCP_SIMULATOR_SPEED": "200",
@@ -77,7 +77,7 @@ def host(name: str, url: str, folder: Path) -> Host:
     return (_claude if name == "claude" else _codex)(url, folder, work, env, server)
 
 
-def _claude(url: str, folder: Path, work: Path, env: dict[str, str], server: dict[str, str]) -> Host:
+def _claude(url: str, folder: Path, work: Path, env: dict[str, str], server: dict[str, str]) -> InstalledHost:
     key = "no-key-but-a-text-that-is-long-enough"
     servers = folder / "servers.json"
     kling = {"command": sys.executable, "args": ["-m", "kling_mcp"], "env": server}
@@ -95,10 +95,10 @@ def _claude(url: str, folder: Path, work: Path, env: dict[str, str], server: dic
     env |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": key, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     # Every tool by its name.
     env |= {"ENABLE_TOOL_SEARCH": "0"}
-    return Host([*command, "-p", "Make it."], command, env, work, server)
+    return InstalledHost([*command, "-p", "Make it."], command, env, work, server)
 
 
-def _codex(url: str, folder: Path, work: Path, env: dict[str, str], server: dict[str, str]) -> Host:
+def _codex(url: str, folder: Path, work: Path, env: dict[str, str], server: dict[str, str]) -> InstalledHost:
     home = folder / ".codex"
     home.mkdir()
     settings = [
@@ -129,7 +129,7 @@ def _codex(url: str, folder: Path, work: Path, env: dict[str, str], server: dict
     (home / "config.toml").write_text("\n".join(settings) + "\n", encoding="utf-8")
     program = str(PROGRAMS / "codex")
     alone = [program, "exec", "--skip-git-repo-check", "Make it."]
-    return Host(alone, [program, "--no-daemon"], env | {"CODEX_HOME": str(home)}, work, server)
+    return InstalledHost(alone, [program, "--no-daemon"], env | {"CODEX_HOME": str(home)}, work, server)
 
 
 def run_alone(name: str, folder: Path, *calls: tuple[str, dict[str, Any]]) -> tuple[list[str], str]:

@@ -26,7 +26,7 @@ from kling_mcp.media.downloads import save
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-__all__ = ["Answer", "Host", "LoopbackFetch", "Nursery", "a_video", "killable_downloads", "until"]
+__all__ = ["Answer", "DownloadProcesses", "LoopbackFetch", "VideoHost", "a_video", "killable_downloads", "until"]
 
 
 def a_video(size: int, seed: int = 0) -> bytes:
@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass
-class Host:
+class VideoHost:
     """Serves *body* on loopback, and takes its manners for each request from *answers*."""
 
     body: bytes
@@ -68,7 +68,7 @@ class Host:
     url: str = ""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[Host]:
+    async def serving(self) -> AsyncIterator[VideoHost]:
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/video.mp4"
         async with server:
@@ -153,7 +153,7 @@ def _unreachable() -> FalUnreachable:
 
 
 @contextlib.contextmanager
-def killable_downloads() -> Iterator[Nursery]:
+def killable_downloads() -> Iterator[DownloadProcesses]:
     """A process that starts downloads as its children."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.media.loopback"],
@@ -163,13 +163,13 @@ def killable_downloads() -> Iterator[Nursery]:
         cwd=Path(__file__).parents[2],
     ) as process:
         try:
-            yield Nursery(process)
+            yield DownloadProcesses(process)
         finally:
             process.kill()
 
 
 @dataclass
-class Nursery:
+class DownloadProcesses:
     """Starts downloads in processes of their own, and kills them."""
 
     process: subprocess.Popen[str]

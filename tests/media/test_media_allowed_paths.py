@@ -28,7 +28,7 @@ ODD_NAMES = (
 )  # fmt: skip
 
 
-class House:
+class PictureFolders:
     """An allowed folder with a picture in it, a canary beside it, and every way in that came to mind."""
 
     def __init__(self, base: Path) -> None:
@@ -71,12 +71,12 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(tmp_path_factory.mktemp("house"))
+def tree(tmp_path_factory: pytest.TempPathFactory) -> PictureFolders:
+    return PictureFolders(tmp_path_factory.mktemp("tree"))
 
 
-def hostile_paths(house: House) -> Iterator[str]:
-    root, secret = str(house.allowed), str(house.secret)
+def hostile_paths(tree: PictureFolders) -> Iterator[str]:
+    root, secret = str(tree.allowed), str(tree.secret)
     targets = ["canary.png", "../secret/canary.png", "secret/canary.png"]
     climbs = [
         "..",
@@ -138,14 +138,14 @@ def hostile_paths(house: House) -> Iterator[str]:
         for name in ("canary.png", "picture.png", ".ssh/id_rsa", "secret/canary.png", root + "/picture.png" + "/x"):
             yield f"{prefix}/{name}"
             yield f"{prefix}{name}"
-    yield from ("", " ", "/", "//", "\x00", "x" * 5000, root, root + "/", str(house.canary).upper())
+    yield from ("", " ", "/", "//", "\x00", "x" * 5000, root, root + "/", str(tree.canary).upper())
 
 
-def test_no_hostile_path_reads_anything(house: House) -> None:
-    paths = list(dict.fromkeys(hostile_paths(house)))
+def test_no_hostile_path_reads_anything(tree: PictureFolders) -> None:
+    paths = list(dict.fromkeys(hostile_paths(tree)))
 
     assert len(paths) >= 500
-    assert [path for path in paths if house.read(path) is not None] == []
+    assert [path for path in paths if tree.read(path) is not None] == []
 
 
 PIECES = [
@@ -177,22 +177,22 @@ PIECES = [
 )
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_combination_of_pieces_reads_what_is_outside(
-    house: House, pieces: list[str], glue: str, rooted: bool
+    tree: PictureFolders, pieces: list[str], glue: str, rooted: bool
 ) -> None:
-    start = str(house.allowed) if rooted else ""
+    start = str(tree.allowed) if rooted else ""
 
-    assert house.read(start + glue + glue.join(pieces)) in {None, INSIDE}
+    assert tree.read(start + glue + glue.join(pieces)) in {None, INSIDE}
 
 
 @given(st.text(max_size=300))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_is_refused_as_a_path_or_is_one(house: House, text: str) -> None:
-    assert house.read(text) in {None, INSIDE}
-    assert house.read(f"{house.allowed}/{text}") in {None, INSIDE}
+def test_any_text_is_refused_as_a_path_or_is_one(tree: PictureFolders, text: str) -> None:
+    assert tree.read(text) in {None, INSIDE}
+    assert tree.read(f"{tree.allowed}/{text}") in {None, INSIDE}
 
 
-def test_a_picture_in_an_allowed_folder_is_read_with_its_name(house: House) -> None:
-    assert allowed_paths.read(f"{house.allowed}/sub//picture.png", [house.secret, house.allowed], max_bytes=16) == (
+def test_a_picture_in_an_allowed_folder_is_read_with_its_name(tree: PictureFolders) -> None:
+    assert allowed_paths.read(f"{tree.allowed}/sub//picture.png", [tree.secret, tree.allowed], max_bytes=16) == (
         allowed_paths.Contents("picture.png", INSIDE)
     )
 
@@ -221,36 +221,36 @@ def test_a_picture_in_an_allowed_folder_is_read_with_its_name(house: House) -> N
         ("../secret/canary.png", "has '.' or '..' in it"),
     ],
 )
-def test_a_refusal_names_the_rule_and_the_setting_and_no_target(house: House, name: str, rule: str) -> None:
-    (house.allowed / "big.png").write_bytes(b"x" * 2000)
-    if not (house.allowed / "socket.png").exists():
+def test_a_refusal_names_the_rule_and_the_setting_and_no_target(tree: PictureFolders, name: str, rule: str) -> None:
+    (tree.allowed / "big.png").write_bytes(b"x" * 2000)
+    if not (tree.allowed / "socket.png").exists():
         here = Path.cwd()
-        os.chdir(house.allowed)  # the address of a socket is short
+        os.chdir(tree.allowed)  # the address of a socket is short
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("socket.png")
         os.chdir(here)
 
     with pytest.raises(InputRefused, match="KLING_MCP_INPUT_DIRS") as refused:
-        allowed_paths.read(f"{house.allowed}/{name}", [house.allowed], max_bytes=1000)
+        allowed_paths.read(f"{tree.allowed}/{name}", [tree.allowed], max_bytes=1000)
 
     assert rule in str(refused.value)
     assert "Nothing was charged." in str(refused.value)
-    assert str(house.canary) not in str(refused.value)
+    assert str(tree.canary) not in str(refused.value)
 
 
-def test_a_readable_file_of_another_user_is_read(house: House) -> None:
+def test_a_readable_file_of_another_user_is_read(tree: PictureFolders) -> None:
     """In a container, what the person mounts often belongs to somebody else."""
-    theirs = house.allowed / "theirs.png"
+    theirs = tree.allowed / "theirs.png"
     theirs.write_bytes(INSIDE)
     if os.geteuid() == 0:
         os.chown(theirs, 54321, 54321)
 
-    assert house.read(str(theirs)) == INSIDE
+    assert tree.read(str(theirs)) == INSIDE
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_names_that_only_windows_reads_otherwise_are_names_elsewhere(house: House, name: str) -> None:
-    assert house.read(f"{house.allowed}/{name}") == INSIDE
+def test_names_that_only_windows_reads_otherwise_are_names_elsewhere(tree: PictureFolders, name: str) -> None:
+    assert tree.read(f"{tree.allowed}/{name}") == INSIDE
 
 
 @pytest.mark.parametrize(
@@ -269,9 +269,9 @@ def test_names_that_only_windows_reads_otherwise_are_names_elsewhere(house: Hous
         ("sub/linked-back/picture.png", "picture.png"),
     ],
 )
-def test_the_one_file_that_can_be_meant_is_read(house: House, written: str, meant: str) -> None:
-    for path in (f"{house.allowed}/{written}", f"  '{house.allowed}/{written}' "):
-        found = allowed_paths.read(path, [house.allowed], max_bytes=1000)
+def test_the_one_file_that_can_be_meant_is_read(tree: PictureFolders, written: str, meant: str) -> None:
+    for path in (f"{tree.allowed}/{written}", f"  '{tree.allowed}/{written}' "):
+        found = allowed_paths.read(path, [tree.allowed], max_bytes=1000)
         assert found == allowed_paths.Contents(meant if "link" not in written else found.name, INSIDE)
 
 
@@ -335,7 +335,7 @@ def test_a_setting_and_a_path_may_reach_the_same_folder_by_different_ways(tmp_pa
             allowed_paths.read(f"{tmp_path}/{way}/fox.png", [folder], max_bytes=100)
 
 
-def test_a_tilde_is_the_home_folder(tmp_path: Path, house: House) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path: Path, tree: PictureFolders) -> None:
     """The fixture of every test makes a folder of its own the home folder."""
     (tmp_path / "Pictures").mkdir()
     (tmp_path / "Pictures" / "fox.png").write_bytes(INSIDE)
@@ -383,13 +383,13 @@ def test_a_refusal_lists_the_folders_that_may_be_read_from(tmp_path: Path) -> No
     ],
 )
 def test_what_keeps_a_file_from_being_read_is_told_with_what_helps(
-    house: House, number: int | None, rule: str, step: str
+    tree: PictureFolders, number: int | None, rule: str, step: str
 ) -> None:
     def unable(_: Path, __: Sequence[str]) -> int:
         raise OSError(number, "in the library's words")
 
     with pytest.raises(InputRefused) as refused:
-        allowed_paths.read(f"{house.allowed}/picture.png", [house.allowed], max_bytes=100, open_inside=unable)
+        allowed_paths.read(f"{tree.allowed}/picture.png", [tree.allowed], max_bytes=100, open_inside=unable)
 
     assert rule in refused.value.what
     assert step in refused.value.next_step
@@ -404,11 +404,11 @@ def test_what_windows_says_of_a_file_is_told_in_the_same_words(number: int, rule
     assert rule in allowed_paths.explained(error)[0]
 
 
-def test_whether_a_file_outside_exists_makes_no_difference(house: House) -> None:
+def test_whether_a_file_outside_exists_makes_no_difference(tree: PictureFolders) -> None:
     texts: set[str] = set()
     for name in ("canary.png", "nothing.png"):
         with pytest.raises(InputRefused) as refused:
-            allowed_paths.read(f"{house.secret}/{name}", [house.allowed], max_bytes=1000)
+            allowed_paths.read(f"{tree.secret}/{name}", [tree.allowed], max_bytes=1000)
         texts.add(str(refused.value).replace(name, "…"))
 
     assert len(texts) == 1
@@ -424,9 +424,9 @@ def test_whether_a_file_outside_exists_makes_no_difference(house: House) -> None
         "/mnt/data",
     ],
 )
-def test_a_path_of_the_assistants_sandbox_is_explained(house: House, path: str) -> None:
+def test_a_path_of_the_assistants_sandbox_is_explained(tree: PictureFolders, path: str) -> None:
     with pytest.raises(InputRefused, match="assistant's own sandbox, which this server cannot see") as refused:
-        allowed_paths.read(path, [house.allowed], max_bytes=1000)
+        allowed_paths.read(path, [tree.allowed], max_bytes=1000)
 
     assert "save the picture on their own machine" in refused.value.next_step
     assert "https URL" in refused.value.next_step

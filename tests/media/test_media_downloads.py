@@ -21,13 +21,13 @@ from kling_mcp.media.disk import Calls
 from kling_mcp.media.downloads import DownloadError, Reason, save, video_name, write_sidecar
 from kling_mcp.media.partial_file import UnfinishedFile, disk_errors
 
-from .loopback import Answer, Host, LoopbackFetch, a_video, killable_downloads, until
+from .loopback import Answer, LoopbackFetch, VideoHost, a_video, killable_downloads, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .loopback import Nursery
+    from .loopback import DownloadProcesses
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +58,7 @@ async def test_a_video_is_saved_whole_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "Kling"
 
     with anyio.fail_after(10):
-        async with Host(body).serving() as host:
+        async with VideoHost(body).serving() as host:
             saved = await save(LoopbackFetch(), host.url, folder, NAME, expected_size=len(body))
 
     assert saved == folder / NAME
@@ -69,18 +69,18 @@ async def test_a_video_is_saved_whole_and_private(tmp_path: Path) -> None:
 class Trouble:
     """A first attempt that goes wrong after so many bytes, in one of the ways that follow."""
 
-    def __init__(self, host: Host, folder: Path, nursery: Nursery, at: int) -> None:
+    def __init__(self, host: VideoHost, folder: Path, processes: DownloadProcesses, at: int) -> None:
         self.host = host
         self.folder = folder
-        self.nursery = nursery
+        self.processes = processes
         self.at = at
 
     async def killed(self) -> None:
         self.host.answers = [Answer(stall_at=self.at)]
-        pid = self.nursery.start(self.host.url, self.folder, NAME)
+        pid = self.processes.start(self.host.url, self.folder, NAME)
         await self.host.stalled.wait()
         await until(lambda: size_of(self.folder / f"{NAME}.part") >= 200_000)
-        await self.nursery.kill(pid)
+        await self.processes.kill(pid)
 
     async def disk_full(self) -> None:
         with files_no_longer_than(self.at):
@@ -144,16 +144,16 @@ async def test_two_hundred_troubled_downloads_overwrite_nothing_and_end_identica
     dice = random.Random(5)
     resumed = 0
 
-    with anyio.fail_after(120), killable_downloads() as nursery:
+    with anyio.fail_after(120), killable_downloads() as processes:
         for number in range(200):
             folder = tmp_path / str(number)
             folder.mkdir()
             theirs = {NAME: b"somebody else's film"} if number // len(TROUBLES) % 2 else {}
             for name, content in theirs.items():
                 (folder / name).write_bytes(content)
-            host = Host(a_video(dice.randrange(600_000, 1_000_000), number))
+            host = VideoHost(a_video(dice.randrange(600_000, 1_000_000), number))
             async with host.serving():
-                trouble = Trouble(host, folder, nursery, dice.randrange(300_000, 590_000))
+                trouble = Trouble(host, folder, processes, dice.randrange(300_000, 590_000))
                 await TROUBLES[number % len(TROUBLES)](trouble)
                 assert {name: data for name, data in files(folder).items() if name.endswith(".mp4")} == theirs
                 saved = await save(LoopbackFetch(), host.url, folder, NAME)
@@ -167,7 +167,7 @@ async def test_two_hundred_troubled_downloads_overwrite_nothing_and_end_identica
 
 async def test_a_download_that_breaks_off_is_continued_within_one_call(tmp_path: Path) -> None:
     body = a_video(900_000)
-    host = Host(body, answers=[Answer(stop_at=300_000), Answer(stop_at=300_000)])
+    host = VideoHost(body, answers=[Answer(stop_at=300_000), Answer(stop_at=300_000)])
 
     with anyio.fail_after(10):
         async with host.serving():
@@ -210,7 +210,7 @@ async def test_a_failure_has_a_reason_and_leaves_nothing_that_looks_like_a_video
     tmp_path: Path, answer: Answer, reason: Reason, word: str
 ) -> None:
     with anyio.fail_after(10):
-        async with Host(a_video(600_000), answers=[answer]).serving() as host:
+        async with VideoHost(a_video(600_000), answers=[answer]).serving() as host:
             with pytest.raises(DownloadError) as failed:
                 await save(LoopbackFetch(), host.url, tmp_path, NAME, max_bytes=2_000_000)
 
@@ -227,7 +227,7 @@ async def test_the_size_in_fals_result_is_only_a_hint(tmp_path: Path, size: int,
     body = a_video(5000)
     room = None if size == 1 << 40 else 1 << 30
     with anyio.fail_after(10):
-        async with Host(body, answers=[Answer(length=length)]).serving() as host:
+        async with VideoHost(body, answers=[Answer(length=length)]).serving() as host:
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME, expected_size=size, free_bytes=lambda _: room)
 
     assert files(tmp_path) == {saved.name: body}
@@ -257,7 +257,7 @@ CUT = {
 @pytest.mark.parametrize("name", CUT)
 async def test_a_video_that_ends_too_early_is_not_saved(tmp_path: Path, name: str, length: bool) -> None:
     with anyio.fail_after(10):
-        async with Host(a_video(5000), answers=[Answer(body=CUT[name], length=length)]).serving() as host:
+        async with VideoHost(a_video(5000), answers=[Answer(body=CUT[name], length=length)]).serving() as host:
             with pytest.raises(DownloadError, match="only a part of it came") as failed:
                 await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
@@ -276,7 +276,7 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 async def test_an_unusual_but_whole_video_is_saved(tmp_path: Path, name: str) -> None:
     with anyio.fail_after(10):
-        async with Host(WHOLE[name]).serving() as host:
+        async with VideoHost(WHOLE[name]).serving() as host:
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
     assert files(tmp_path) == {saved.name: WHOLE[name]}
@@ -293,7 +293,7 @@ async def test_a_disk_without_room_is_noticed_before_the_first_byte(tmp_path: Pa
     room = 600_000 + 64 * 1024 * 1024
 
     with anyio.fail_after(10):
-        async with Host(a_video(600_000)).serving() as host:
+        async with VideoHost(a_video(600_000)).serving() as host:
             with pytest.raises(DownloadError) as failed:
                 await save(LoopbackFetch(), host.url, tmp_path, NAME, free_bytes=lambda _: room - 1)
             assert not [data for name, data in files(tmp_path).items() if name.endswith(".part") and data]
@@ -327,15 +327,15 @@ async def test_a_name_that_video_name_does_not_make_is_a_defect_of_the_caller(tm
 
 async def test_of_two_processes_one_saves_the_video_and_the_other_is_told(tmp_path: Path) -> None:
     body = a_video(900_000)
-    host = Host(body, answers=[Answer(stall_at=500_000)])
+    host = VideoHost(body, answers=[Answer(stall_at=500_000)])
 
-    with anyio.fail_after(20), killable_downloads() as nursery:
+    with anyio.fail_after(20), killable_downloads() as processes:
         async with host.serving():
-            pid = nursery.start(host.url, tmp_path, NAME)
+            pid = processes.start(host.url, tmp_path, NAME)
             await host.stalled.wait()
             with pytest.raises(DownloadError) as failed:
                 await save(LoopbackFetch(), host.url, tmp_path, NAME)
-            await nursery.kill(pid)
+            await processes.kill(pid)
             saved = await save(LoopbackFetch(), host.url, tmp_path, NAME)
 
     assert failed.value.reason is Reason.BUSY
@@ -346,11 +346,11 @@ async def test_of_two_processes_one_saves_the_video_and_the_other_is_told(tmp_pa
 async def test_many_processes_at_once_save_the_same_video_without_harm(tmp_path: Path) -> None:
     body = a_video(700_000)
 
-    with anyio.fail_after(30), killable_downloads() as nursery:
-        async with Host(body).serving() as host:
-            pids = [nursery.start(host.url, tmp_path, NAME) for _ in range(8)]
+    with anyio.fail_after(30), killable_downloads() as processes:
+        async with VideoHost(body).serving() as host:
+            pids = [processes.start(host.url, tmp_path, NAME) for _ in range(8)]
             for pid in pids:
-                await nursery.gone(pid)
+                await processes.gone(pid)
 
     assert NAME in files(tmp_path)
     assert set(files(tmp_path).values()) == {body}
@@ -417,7 +417,7 @@ async def test_what_lies_in_the_parts_way_is_neither_written_to_nor_removed(tmp_
     body = a_video(5000)
 
     with anyio.fail_after(10):
-        async with Host(body).serving() as host:
+        async with VideoHost(body).serving() as host:
             saved = await save(LoopbackFetch(), host.url, folder, NAME)
 
     assert saved.read_bytes() == body
@@ -438,7 +438,7 @@ async def test_when_every_name_for_a_part_is_taken_it_says_so(tmp_path: Path) ->
 
 async def test_a_cancelled_download_keeps_what_came(tmp_path: Path) -> None:
     body = a_video(900_000)
-    host = Host(body, answers=[Answer(stall_at=600_000)])
+    host = VideoHost(body, answers=[Answer(stall_at=600_000)])
 
     with anyio.fail_after(10):
         async with host.serving(), anyio.create_task_group() as tasks:

@@ -1,7 +1,7 @@
 """
 Hosts of every kind before the same server: each transport in each protocol era.
 
-A `House` is a simulator with a fresh ledger; `connect` gives the SDK's client,
+A `ServerHarness` is a simulator with a fresh ledger; `connect` gives the SDK's client,
 joined to a server by memory, by the real command over a pipe, or by HTTP.
 """
 
@@ -57,7 +57,7 @@ everywhere = pytest.mark.parametrize(
 
 
 @dataclass
-class House:
+class ServerHarness:
     """A simulator, and the settings of servers that work with it."""
 
     simulator: Simulator
@@ -95,7 +95,7 @@ class House:
 @asynccontextmanager
 async def house(
     tmp_path: Path, transport: str = "memory", *, speed: float = 200, runtime: Runtime | None = None, **environment: str
-) -> AsyncGenerator[House]:
+) -> AsyncGenerator[ServerHarness]:
     """A house for one test; *environment* is what the operator sets, by the names of the variables."""
     simulator = Simulator(speed=speed, renderer=sample_video)
     async with serving(simulator) as urls:
@@ -109,7 +109,7 @@ async def house(
             **urls.environment(),
             **environment,
         }
-        yield House(simulator, whole, transport, runtime)
+        yield ServerHarness(simulator, whole, transport, runtime)
 
 
 def data(result: t.CallToolResult) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from tests.server.hosts import House
+    from tests.server.hosts import ServerHarness
 
 pytestmark = [
     pytest.mark.anyio,
@@ -54,7 +54,7 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(place: House, era: str, heard: Heard, *uris: str) -> AsyncGenerator[Any]:
+async def listening(place: ServerHarness, era: str, heard: Heard, *uris: str) -> AsyncGenerator[Any]:
     """A client that hears of *uris* and of the list of resources for as long as the block lasts."""
     if era == OLDER:
         async with place.connect(OLDER, message_handler=heard) as client:

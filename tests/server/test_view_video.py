@@ -29,7 +29,7 @@ from kling_mcp.simulator.app import Simulator
 from kling_mcp.simulator.faults import Hang
 from kling_mcp.simulator.render import MARKERS, sample_picture, sample_video
 from kling_mcp.simulator.serve import serving
-from tests.server.hosts import NEWER, OLDER, House, data, finished, house, refused
+from tests.server.hosts import NEWER, OLDER, ServerHarness, data, finished, house, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -45,12 +45,12 @@ SHOTS = [
 
 
 @asynccontextmanager
-async def cinema(tmp_path: Path, transport: str = "memory") -> AsyncGenerator[House]:
+async def cinema(tmp_path: Path, transport: str = "memory") -> AsyncGenerator[ServerHarness]:
     """A house whose videos are drawn, with a picture to begin them from."""
     await anyio.Path(tmp_path / "boat.jpg").write_bytes(sample_picture())
     simulator = Simulator(speed=200)
     async with house(tmp_path, KLING_MCP_CONFIRM_ABOVE_USD="5") as plain, serving(simulator) as urls:
-        yield House(simulator, plain.environment | urls.environment(), transport)
+        yield ServerHarness(simulator, plain.environment | urls.environment(), transport)
 
 
 def film(tmp_path: Path, **more: Any) -> dict[str, Any]:

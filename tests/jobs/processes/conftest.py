@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.jobs.processes.nursery import Nursery
+from tests.jobs.processes.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,12 +18,12 @@ _MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Generator[Nursery]:
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Generator[ForkServer]:
+    forks = ForkServer(tmp_path_factory.mktemp("forks"))
     try:
-        yield nursery
+        yield forks
     finally:
-        nursery.close()
+        forks.close()
 
 
 @pytest.fixture

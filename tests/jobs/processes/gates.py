@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from kling_mcp.simulator.faults import CallKind, Exchange, Reply
 
-__all__ = ["Gate", "InServer", "OnWire", "Place"]
+__all__ = ["Gate", "InServer", "OnWire", "StopPoint"]
 
 
 @dataclass(frozen=True)
-class Place:
+class StopPoint:
     """
     Where a job is stopped: at a point of the server, or in a call to fal.
 

@@ -23,7 +23,7 @@ from tests.jobs.processes.scene import Home
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.jobs.processes.nursery import Nursery
+    from tests.jobs.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ END;
 """
 
 
-async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path) -> None:
+async def test_fifty_processes_never_pass_the_limit(forks: ForkServer, ram: Path) -> None:
     with bind() as nobody:
         home = Home(ram, CANARY_KEY, urls_of(nobody))
         open_ledger(ram / "state").close()
@@ -58,7 +58,7 @@ async def test_fifty_processes_never_pass_the_limit(nursery: Nursery, ram: Path)
         async with AsyncExitStack() as stack:
             racers = [
                 await stack.enter_async_context(
-                    nursery.start(
+                    forks.start(
                         "reserve_in_a_race", home.environment(), ram / "errors.txt", name=str(number), **options
                     )
                 )

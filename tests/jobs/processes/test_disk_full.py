@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from tests.jobs.processes.nursery import Nursery
+    from tests.jobs.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.anyio
 
@@ -33,13 +33,13 @@ AT_ONCE = 3
 
 
 @pytest.mark.parametrize("how", ["fill", "limit"])
-async def test_a_full_disk_loses_no_id_and_sends_nothing_unrecorded(how: str, nursery: Nursery, ram: Path) -> None:
+async def test_a_full_disk_loses_no_id_and_sends_nothing_unrecorded(how: str, forks: ForkServer, ram: Path) -> None:
     slots = anyio.CapacityLimiter(AT_ONCE)
     sent: list[str] = []
 
     async def at(number: int, point: str) -> None:
         async with slots:
-            sent.extend([point] * await _fill_up(point, how, nursery, ram / str(number)))
+            sent.extend([point] * await _fill_up(point, how, forks, ram / str(number)))
 
     with anyio.fail_after(180):
         async with anyio.create_task_group() as tasks:
@@ -57,16 +57,16 @@ async def test_a_full_disk_loses_no_id_and_sends_nothing_unrecorded(how: str, nu
     }
 
 
-async def test_an_id_that_the_ledger_does_not_take_is_kept_beside_it(nursery: Nursery, ram: Path) -> None:
+async def test_an_id_that_the_ledger_does_not_take_is_kept_beside_it(forks: ForkServer, ram: Path) -> None:
     async with instant_fal(history=False) as (fal, urls):
         home, errors = Home(ram, CANARY_KEY, urls), ram / "errors.txt"
         order = {"arguments": call("a video"), "patience_seconds": 0.5}
-        async with nursery.start(
+        async with forks.start(
             "call_once", home.environment(), errors, point="before apply Accepted", then="refuse", **order
         ) as process:
             assert await process.gone() == 0, errors.read_text()
         assert home.request_ids() == set()
-        async with nursery.start("only_recover", home.environment(), errors) as process:
+        async with forks.start("only_recover", home.environment(), errors) as process:
             assert await process.gone() == 0, errors.read_text()
 
     assert {one.request_id for one in fal.accepted} == home.request_ids()
@@ -74,7 +74,7 @@ async def test_an_id_that_the_ledger_does_not_take_is_kept_beside_it(nursery: Nu
     assert list((ram / "state" / "owners").iterdir()) == []
 
 
-async def _fill_up(point: str, how: str, nursery: Nursery, folder: Path) -> int:
+async def _fill_up(point: str, how: str, forks: ForkServer, folder: Path) -> int:
     """Let one user's disk be full from *point* on; how many requests were accepted before it was emptied."""
     state, errors = folder / "state", folder.with_suffix(".txt")
     async with instant_fal(history=False) as (fal, urls):
@@ -86,13 +86,13 @@ async def _fill_up(point: str, how: str, nursery: Nursery, folder: Path) -> int:
             wish = {**call(f"{point} {'long ' * 450}"), "model": "v3-standard", "negative_prompt": "dull " * 450}
             order = {"arguments": wish, **options}
             # An earlier video, so that the ledger has no page to spare.
-            async with nursery.start("make_a_video", home.environment(), errors, arguments=call("before")) as process:
+            async with forks.start("make_a_video", home.environment(), errors, arguments=call("before")) as process:
                 assert await process.gone() == 0, errors.read_text()
-            async with nursery.start("call_once", home.environment(), errors, **order) as process:
+            async with forks.start("call_once", home.environment(), errors, **order) as process:
                 assert await process.gone() == 0, errors.read_text()
             sent = len(fal.accepted) - 1
             (state / "filler").unlink(missing_ok=True)
-            async with nursery.start("make_a_video", home.environment(), errors, arguments=wish) as process:
+            async with forks.start("make_a_video", home.environment(), errors, arguments=wish) as process:
                 assert await process.gone() == 0, errors.read_text()
             jobs, request_ids = home.jobs(), home.request_ids()
 

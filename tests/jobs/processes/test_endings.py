@@ -22,16 +22,16 @@ import anyio
 import pytest
 
 from tests.conftest import CANARY_KEY
-from tests.jobs.processes.gates import InServer, OnWire, Place
-from tests.jobs.processes.host import Host
-from tests.jobs.processes.nursery import ROOT, Process
+from tests.jobs.processes.fork_server import ROOT, Process
+from tests.jobs.processes.gates import InServer, OnWire, StopPoint
+from tests.jobs.processes.pipe_client import PipeClient
 from tests.jobs.processes.scene import Home, call, instant_fal
 from tests.jobs.processes.watched import LEDGER_STEPS, MILESTONES
 
 if TYPE_CHECKING:
     from kling_mcp.simulator.faults import CallKind
+    from tests.jobs.processes.fork_server import ForkServer
     from tests.jobs.processes.gates import Gate
-    from tests.jobs.processes.nursery import Nursery
 
 pytestmark = pytest.mark.anyio
 
@@ -40,17 +40,17 @@ AT_ONCE = 3
 
 CALLS: tuple[CallKind, ...] = ("token", "upload", "status", "result", "download")
 IN_LEDGER = [
-    Place(point=f"{when} {step}")
+    StopPoint(point=f"{when} {step}")
     for step in LEDGER_STEPS
     if step not in {"adopt", "apply LostTrack"}
     for when in ("before", "after")
 ]
-IN_SUBMIT = [Place(call="submit", sent=sent) for sent in (None, 0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)]
+IN_SUBMIT = [StopPoint(call="submit", sent=sent) for sent in (None, 0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)]
 PLACES = [
-    *(Place(point=point) for point in MILESTONES),
+    *(StopPoint(point=point) for point in MILESTONES),
     *IN_LEDGER,
     *IN_SUBMIT,
-    *(Place(call=kind, sent=sent) for kind in CALLS for sent in (None, 0, 0.5)),
+    *(StopPoint(call=kind, sent=sent) for kind in CALLS for sent in (None, 0, 0.5)),
 ]
 CLOSED = PLACES if os.environ.get("KLING_PROOF_GATES") == "closed" else [*IN_LEDGER[2:8], *IN_SUBMIT[:3]]
 """Where a job may stand for longer than the server has: a ledger that is busy, a fal that is slow."""
@@ -60,23 +60,23 @@ ENDINGS = ("end of input", "SIGTERM", "cancelled")
 
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_an_ending_anywhere_buys_at_most_once_and_leaves_nothing_stuck(
-    ending: str, nursery: Nursery, ram: Path
+    ending: str, forks: ForkServer, ram: Path
 ) -> None:
     assert len(PLACES) == 50
-    await _everywhere(PLACES, ending, nursery, ram, opens=True)
+    await _everywhere(PLACES, ending, forks, ram, opens=True)
 
 
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
-async def test_a_job_that_cannot_go_on_does_not_keep_the_process(ending: str, nursery: Nursery, ram: Path) -> None:
-    await _everywhere([place for place in CLOSED if place not in PLACES[:13]], ending, nursery, ram, opens=False)
+async def test_a_job_that_cannot_go_on_does_not_keep_the_process(ending: str, forks: ForkServer, ram: Path) -> None:
+    await _everywhere([place for place in CLOSED if place not in PLACES[:13]], ending, forks, ram, opens=False)
 
 
-async def _everywhere(places: list[Place], ending: str, nursery: Nursery, folder: Path, *, opens: bool) -> None:
+async def _everywhere(places: list[StopPoint], ending: str, forks: ForkServer, folder: Path, *, opens: bool) -> None:
     slots = anyio.CapacityLimiter(AT_ONCE)
 
-    async def at(number: int, place: Place) -> None:
+    async def at(number: int, place: StopPoint) -> None:
         async with slots:
-            await _end(place, ending, nursery, folder / str(number), opens=opens)
+            await _end(place, ending, forks, folder / str(number), opens=opens)
 
     with anyio.fail_after(180):
         async with anyio.create_task_group() as tasks:
@@ -84,7 +84,7 @@ async def _everywhere(places: list[Place], ending: str, nursery: Nursery, folder
                 tasks.start_soon(at, number, place)
 
 
-async def _end(place: Place, ending: str, nursery: Nursery, folder: Path, *, opens: bool) -> None:
+async def _end(place: StopPoint, ending: str, forks: ForkServer, folder: Path, *, opens: bool) -> None:
     errors = folder.with_suffix(".txt")
     with ExitStack() as stack:
         async with instant_fal() as (fal, urls):
@@ -97,8 +97,8 @@ async def _end(place: Place, ending: str, nursery: Nursery, folder: Path, *, ope
             else:
                 gate = OnWire(place.sent)
                 fal.faults.add(place.call, gate)
-            async with nursery.start("serve", home.environment(), errors, **options) as process:
-                host = Host(process)
+            async with forks.start("serve", home.environment(), errors, **options) as process:
+                host = PipeClient(process)
                 await host.hello()
                 question = host.tool("image_to_video", call(str(place)))
                 with anyio.fail_after(20):
@@ -121,7 +121,7 @@ async def _end(place: Place, ending: str, nursery: Nursery, folder: Path, *, ope
             gate.open()
             fal.faults.clear()
 
-            async with nursery.start("make_a_video", home.environment(), errors, arguments=call(str(place))) as process:
+            async with forks.start("make_a_video", home.environment(), errors, arguments=call(str(place))) as process:
                 assert await process.gone() == 0, errors.read_text()
 
     jobs = home.jobs()
@@ -150,7 +150,7 @@ async def test_a_server_that_was_started_cold_leaves_cleanly(ending: str, tmp_pa
                 async with Process(lambda _: parent.wait(5), parent.pid, to_server, from_server) as family:
                     with anyio.fail_after(30):
                         server = int(await family.line())
-                        host = Host(family)
+                        host = PipeClient(family)
                         await host.hello()
                         job = await host.job("image_to_video", call("a video"))
                         await host.job("get_job", {"job_id": job["job_id"], "wait_seconds": 20})

@@ -18,8 +18,8 @@ import pytest
 
 from kling_mcp.simulator.faults import Answer, DropAfterAccept, Garbage, Redirect, Truncated, WrongHost, nginx
 from tests.conftest import CANARY_KEY
-from tests.jobs.processes.host import Host
-from tests.jobs.processes.nursery import ROOT, Process
+from tests.jobs.processes.fork_server import ROOT, Process
+from tests.jobs.processes.pipe_client import PipeClient
 from tests.jobs.processes.scene import PICTURE, Home, call, instant_fal
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def _session(folder: Path) -> list[bytes]:
             os.close(stdin)
             os.close(stdout)
             async with Process(lambda _: server.wait(5), server.pid, to_server, from_server) as process:
-                host = Host(process)
+                host = PipeClient(process)
                 with anyio.fail_after(100):
                     await host.hello()
                     for number, (kind, fault) in enumerate(FAULTS):
@@ -114,7 +114,7 @@ async def _session(folder: Path) -> list[bytes]:
     return host.said
 
 
-async def _look_everywhere(host: Host) -> None:
+async def _look_everywhere(host: PipeClient) -> None:
     for name, arguments in (
         ("image_to_video", {"image": CANARY_KEY, "prompt": 7}),
         ("estimate_cost", {}),

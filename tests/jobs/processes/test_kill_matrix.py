@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kling_mcp.simulator.faults import CallKind, Fault
-    from tests.jobs.processes.nursery import Nursery
+    from tests.jobs.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.anyio
 
@@ -60,13 +60,13 @@ AT_ONCE = 4
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_kill_loses_no_video_and_buys_none_twice(point: str, nursery: Nursery, ram: Path) -> None:
+async def test_a_kill_loses_no_video_and_buys_none_twice(point: str, forks: ForkServer, ram: Path) -> None:
     killed: list[str] = []
     slots = anyio.CapacityLimiter(AT_ONCE)
 
     async def cell(number: int, fault: str) -> None:
         async with slots:
-            killed.extend([fault] * await _kill(point, fault, nursery, ram / str(number)))
+            killed.extend([fault] * await _kill(point, fault, forks, ram / str(number)))
 
     with anyio.fail_after(120):
         async with anyio.create_task_group() as cells:
@@ -76,7 +76,7 @@ async def test_a_kill_loses_no_video_and_buys_none_twice(point: str, nursery: Nu
     assert killed
 
 
-async def _kill(point: str, fault: str, nursery: Nursery, folder: Path) -> int:
+async def _kill(point: str, fault: str, forks: ForkServer, folder: Path) -> int:
     """Let one user be killed at *point* while fal has *fault*, and look at what is left; how often it came to that."""
     kill: dict[str, object] = {"point": point, "then": "kill"}
     # Only a server that finds a dead one's job takes it over.
@@ -89,7 +89,7 @@ async def _kill(point: str, fault: str, nursery: Nursery, folder: Path) -> int:
         home = Home(folder, CANARY_KEY, urls)
         for plot in (*before, *[kill] * KILLS, {}):
             order = {"arguments": call(fault), "read_seconds": 0.4, **plot}
-            async with nursery.start("make_a_video", home.environment(), errors, **order) as process:
+            async with forks.start("make_a_video", home.environment(), errors, **order) as process:
                 codes.append(await process.gone())
 
     assert set(codes) <= {-9, 0}, errors.read_text()

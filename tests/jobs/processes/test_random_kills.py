@@ -22,7 +22,7 @@ import anyio
 import pytest
 
 from tests.conftest import CANARY_KEY
-from tests.jobs.processes.host import Host
+from tests.jobs.processes.pipe_client import PipeClient
 from tests.jobs.processes.scene import Home, call, instant_fal
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kling_mcp.simulator.app import Accepted
-    from tests.jobs.processes.nursery import Nursery, Process
+    from tests.jobs.processes.fork_server import ForkServer, Process
 
 pytestmark = pytest.mark.anyio
 
@@ -54,23 +54,23 @@ class Calls:
         return self.waiting.popleft()
 
 
-async def test_random_kills_of_three_servers_lose_no_video_and_buy_none_twice(nursery: Nursery, ram: Path) -> None:
+async def test_random_kills_of_three_servers_lose_no_video_and_buy_none_twice(forks: ForkServer, ram: Path) -> None:
     chance, calls = random.Random(SEED), Calls()
     async with instant_fal() as (fal, urls):
         home = Home(ram, CANARY_KEY, urls)
         with anyio.fail_after(60 + KILLS):
             async with anyio.create_task_group() as slots:
                 for _ in range(SERVERS):
-                    slots.start_soon(_be_killed_again_and_again, calls, chance, nursery, home)
+                    slots.start_soon(_be_killed_again_and_again, calls, chance, forks, home)
             # What was interrupted last is called for once more, by a host whose server lives.
-            async with _server(nursery, home) as process:
-                host = Host(process)
+            async with _server(forks, home) as process:
+                host = PipeClient(process)
                 await host.hello()
                 for number in range(1, calls.made + 1):
                     await host.job("image_to_video", call(f"video {number}"))
             for _ in range(2):
                 # The first takes over what the last servers left, the second looks at what became of it.
-                async with nursery.start("only_recover", home.environment(), ram / "errors.txt") as process:
+                async with forks.start("only_recover", home.environment(), ram / "errors.txt") as process:
                     assert await process.gone() == 0, (ram / "errors.txt").read_text()
 
     jobs = home.jobs()
@@ -95,16 +95,16 @@ def _twice(accepted: Sequence[Accepted], home: Home) -> list[str]:
         ]
 
 
-def _server(nursery: Nursery, home: Home) -> Process:
-    return nursery.start("serve", home.environment(), home.folder / "errors.txt", pause_seconds=0.2)
+def _server(forks: ForkServer, home: Home) -> Process:
+    return forks.start("serve", home.environment(), home.folder / "errors.txt", pause_seconds=0.2)
 
 
-async def _be_killed_again_and_again(calls: Calls, chance: random.Random, nursery: Nursery, home: Home) -> None:
+async def _be_killed_again_and_again(calls: Calls, chance: random.Random, forks: ForkServer, home: Home) -> None:
     prompt = calls.next()
     while calls.kills < KILLS:
-        async with _server(nursery, home) as process, anyio.create_task_group() as life:
+        async with _server(forks, home) as process, anyio.create_task_group() as life:
             life.start_soon(_kill_soon, process, chance)
-            host = Host(process)
+            host = PipeClient(process)
             try:
                 await host.hello()
                 while True:

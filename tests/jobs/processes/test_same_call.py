@@ -15,13 +15,13 @@ import anyio
 import pytest
 
 from tests.conftest import CANARY_KEY
-from tests.jobs.processes.host import Host
+from tests.jobs.processes.pipe_client import PipeClient
 from tests.jobs.processes.scene import Home, call, instant_fal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.jobs.processes.nursery import Nursery
+    from tests.jobs.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.anyio
 
@@ -29,13 +29,13 @@ PAIRS = int(os.environ.get("KLING_PROOF_PAIRS", "100"))
 CRASH_EVERY = 5
 
 
-async def test_two_panels_that_make_the_same_call_get_the_same_job(nursery: Nursery, ram: Path) -> None:
+async def test_two_panels_that_make_the_same_call_get_the_same_job(forks: ForkServer, ram: Path) -> None:
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
         home = Home(ram, CANARY_KEY, urls)
 
-        async def panel() -> Host:
-            process = nursery.start("serve", home.environment(), ram / "errors.txt", pause_seconds=0.05)
-            host = Host(await stack.enter_async_context(process))
+        async def panel() -> PipeClient:
+            process = forks.start("serve", home.environment(), ram / "errors.txt", pause_seconds=0.05)
+            host = PipeClient(await stack.enter_async_context(process))
             await host.hello()
             return host
 

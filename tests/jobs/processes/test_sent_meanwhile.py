@@ -20,13 +20,13 @@ from tests.jobs.processes.watched import SwiftFal, WatchedLedger
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.jobs.processes.nursery import Nursery
+    from tests.jobs.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_for_unsent(
-    nursery: Nursery, ram: Path
+    forks: ForkServer, ram: Path
 ) -> None:
     order: dict[str, Any] = {"arguments": call("a video")}
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
@@ -35,11 +35,11 @@ async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_
         with InServer(ram / "first", "reserved") as first, InServer(ram / "second", "after unfinished") as second:
             with anyio.fail_after(30):
                 dying = await stack.enter_async_context(
-                    nursery.start("make_a_video", home.environment(), read_seconds=20, **order, **first.options)
+                    forks.start("make_a_video", home.environment(), read_seconds=20, **order, **first.options)
                 )
                 await first.reached()
                 recovering = await stack.enter_async_context(
-                    nursery.start("make_a_video", home.environment(), **order, **second.options)
+                    forks.start("make_a_video", home.environment(), **order, **second.options)
                 )
                 # The other has read that the job is being prepared ...
                 await second.reached()
@@ -55,7 +55,7 @@ async def test_a_job_that_was_sent_after_recovery_had_looked_at_it_is_not_taken_
     assert [(job.state, job.request_id) for job in home.jobs()] == [("completed", fal.accepted[0].request_id)]
 
 
-async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unsent(nursery: Nursery, ram: Path) -> None:
+async def test_a_job_sent_while_it_is_being_cancelled_is_not_called_unsent(forks: ForkServer, ram: Path) -> None:
     async with instant_fal() as (fal, urls), AsyncExitStack() as stack:
         home, wire = Home(ram / "home", CANARY_KEY, urls), OnWire(0)
         fal.faults.add("submit", wire)
@@ -74,7 +74,7 @@ async def test_a_job_that_is_sent_while_it_is_being_cancelled_is_not_called_unse
         )
         with anyio.fail_after(30):
             sender = await stack.enter_async_context(
-                nursery.start(
+                forks.start(
                     "make_a_video", home.environment(), arguments=call("a video"), read_seconds=20, **first.options
                 )
             )

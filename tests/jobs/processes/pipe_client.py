@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.jobs.processes.nursery import Process
+    from tests.jobs.processes.fork_server import Process
 
-__all__ = ["Host"]
+__all__ = ["PipeClient"]
 
 
-class Host:
+class PipeClient:
     """One client of one server process, in the era of 2025-11-25."""
 
     def __init__(self, process: Process) -> None:

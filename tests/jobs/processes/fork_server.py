@@ -17,12 +17,12 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Nursery", "Process"]
+__all__ = ["ForkServer", "Process"]
 
 ROOT = Path(__file__).parents[3]
 
 
-class Nursery:
+class ForkServer:
     """Makes processes by forking one that is warm."""
 
     def __init__(self, home: Path) -> None:
