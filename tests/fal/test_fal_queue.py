@@ -356,7 +356,7 @@ async def test_a_failed_job_is_a_value_and_not_an_exception(status: int, body: o
 
 
 async def test_a_verdict_may_be_in_a_header_alone_and_a_time_limit_is_one() -> None:
-    typed = answer(422, b"", {"X-Fal-Error-Type": "content_policy_violation"})
+    typed = answer(422, b"", {"X-Fal-Error-Type": "content_policy_violation", "Content-Type": "text/html"})
     dropped = answer(504, {"detail": "?"}, {"X-Fal-Request-Timeout-Type": "user"})
     async with RawServer(plan=[typed, *[dropped] * 3]) as server, client(server.url, []) as http:
         outcomes = [await FalQueue(http).result(ENDPOINT, receipt(server.url)) for _ in range(2)]

@@ -130,7 +130,12 @@ def is_foreign(answer: Response) -> bool:
     """
     if answer.status in {407, 511} or 300 <= answer.status < 400 or "proxy-authenticate" in answer.headers:
         return True
-    if answer.status == 413 or answer.status >= 500 or isinstance(json_of(answer), (dict, list, str)):
+    if (
+        answer.status == 413
+        or answer.status >= 500
+        or "x-fal-error-type" in answer.headers
+        or isinstance(json_of(answer), (dict, list, str))
+    ):
         return False
     page = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
     words = answer.status in {401, 402, 403} and bool(answer.body.strip())

@@ -194,8 +194,10 @@ class _Download:
                     await to_thread.run_sync(self.part.restart, None, None)
                     return False
                 raise _failure(answer.status)
-        except InputRefused:
-            raise DownloadError(Reason.REFUSED_HOST, "its host is not one that videos are fetched from") from None
+        except InputRefused as refused:
+            # Names the host, which may be one that the address led to.
+            what = refused.what.rstrip(".").replace("The file", "the file", 1)
+            raise DownloadError(Reason.REFUSED_HOST, what) from None
         except KlingError:
             raise _Lost from None
 
