@@ -173,6 +173,8 @@ SHAPES = {
     "below response and data": {"status": "OK", "response": {"data": {"video": ADDRESS}}},
     "below output, without a name": {"output": ADDRESS},
     "in a list of outputs": {"outputs": [{"url": ADDRESS, "content_type": "video/mp4"}]},
+    "below file": {"video": {"file": {"url": ADDRESS}}},
+    "as a link": {"video": {"href": ADDRESS}},
     "at the root": {"url": ADDRESS},
     "in a list at the root": [{"video": {"url": ADDRESS}}],
     "as text at the root": ADDRESS,
@@ -183,6 +185,15 @@ SHAPES = {
     "after entries without an address": {"video": [None, {"url": None}, {"url": 7}, {"url": ""}, {"url": ADDRESS}]},
     "beside an error of something else": {"video": {"url": ADDRESS}, "error": "the thumbnail failed"},
 }
+
+
+@pytest.mark.parametrize("body", [{}, []])
+async def test_an_empty_result_ends_a_job_without_a_video(body: object) -> None:
+    async with RawServer(default=answer(200, body)) as server, client(server.url) as http:
+        outcome = await FalQueue(http).result(ENDPOINT, receipt(server.url))
+
+    assert isinstance(outcome, Finished)
+    assert video_of_body(outcome.body) is None
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -9,6 +9,7 @@ import pytest
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.server.arguments import read
 from kling_mcp.server.tools import TOOLS
+from tests.conftest import CANARY_KEY
 from tests.server.hosts import ERAS, NEWER, SHORT, data, finished, house, refused
 
 if TYPE_CHECKING:
@@ -162,4 +163,25 @@ async def test_every_fault_of_a_call_is_in_one_refusal_as_text_and_as_data(era: 
     assert set(faults["duration"]) == {"path", "value", "allowed", "nearest", "models"}
     assert (faults["duration"]["value"], faults["duration"]["nearest"]) == (20, "15")
     assert "last-frame" in error["next_step"]
+    assert place.accepted == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"prompt": f"A boat. My key is {CANARY_KEY}."},
+        {"image": f"https://pictures.example.com/boat.png?key={CANARY_KEY}"},
+        {"elements": [{"frontal_image": CANARY_KEY}]},
+    ],
+)
+async def test_a_call_that_holds_the_key_is_refused_before_anybody_else_sees_it(
+    arguments: dict[str, object], tmp_path: Path
+) -> None:
+    whole = {"image": "https://pictures.example.com/boat.png", "prompt": "A boat.", **arguments}
+    async with house(tmp_path) as place, place.connect(ERAS[0]) as client:
+        result = await client.call_tool("image_to_video", whole)
+
+    assert "hold the key" in refused(result)["message"]
+    assert CANARY_KEY not in repr(result)
     assert place.accepted == 0

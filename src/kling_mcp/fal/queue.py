@@ -382,7 +382,8 @@ class FalQueue:
     def _read(self, answer: Response, stage: Stage) -> object:
         """What the body of a good answer says."""
         value = json_of(answer)
-        if not value:
+        # An empty result is the whole answer about a job that is paid for: waiting longer would bring no more.
+        if not value and not (stage == "result" and isinstance(value, dict | list)):
             raise self._refusal(answer, stage) if is_foreign(answer) else _unreachable("its answer could not be read")
         return value
 

@@ -212,10 +212,10 @@ def _fetchable(value: object) -> str | None:
     return url if address is not None and address.is_private else None
 
 
-_WRAPPERS: Final = ("data", "response", "output", "outputs", "result", "results", "payload")
+_WRAPPERS: Final = ("data", "response", "output", "outputs", "result", "results", "payload", "file", "files")
 """Members in which another object may wrap the one that is looked for."""
 _VIDEO_NAMES: Final = ("video", "videos", "video_url")
-_ADDRESS_NAMES: Final = ("url", "uri")
+_ADDRESS_NAMES: Final = ("url", "uri", "href")
 _LOOKED_AT: Final = 100
 _VIDEO_FILE: Final = re.compile(r"https?://[^?]*\.(mp4|mov|webm|m4v)(\?.*)?|data:video/.*", re.IGNORECASE | re.DOTALL)
 _INLINE: Final = re.compile(r"data:(video/[a-z0-9.+-]+|application/octet-stream)?(;[^,;]{1,80})*,", re.IGNORECASE)

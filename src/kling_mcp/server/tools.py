@@ -8,6 +8,7 @@ To add a tool: its input in `inputs`, its entry in `TOOLS`, its function in `cal
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from dataclasses import dataclass
@@ -133,6 +134,13 @@ async def call_tool(
                 "are not UTF-8.",
                 "Send it again with whole characters.",
                 field=where,
+            )
+        key = app.settings.fal_key
+        if key is not None and key.reveal() in json.dumps(params.arguments, ensure_ascii=False):
+            raise InvalidArguments(
+                "The arguments hold the key for fal.ai. It would be in the prompt or an address that others see.",
+                "Send the call without it: the server has the key, and no tool needs it. The user should know that the "
+                "key is in the conversation; a new one is made at https://fal.ai/dashboard/keys.",
             )
         # A task, for which the SDK has no type, is a dictionary.
         answer: Any = await (tool.run or HANDLERS[tool.name])(call)
