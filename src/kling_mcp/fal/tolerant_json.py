@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final
+
+from kling_mcp.json_types import is_list, is_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,25 +53,17 @@ def parse(body: bytes, *, exact: bool = False) -> object:
 
 def members(value: object) -> Mapping[str, object]:
     """The members of *value* if it is an object, else none."""
-    return value if _is_object(value) else {}
+    return value if is_object(value) else {}
 
 
 def items(value: object) -> Sequence[object]:
     """The items of *value* if it is an array, else none."""
-    return value if _is_array(value) else ()
+    return value if is_list(value) else ()
 
 
 def text(value: object) -> str:
     """*value* if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def _is_array(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
 
 
 def _integer(digits: str) -> int | None:
@@ -123,8 +117,8 @@ def _sound(value: object, depth: int) -> object:
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if depth == 0:
         return None
-    if _is_object(value):
+    if is_object(value):
         return {str(_sound(name, depth)): _sound(item, depth - 1) for name, item in value.items()}
-    if _is_array(value):
+    if is_list(value):
         return [_sound(item, depth - 1) for item in value]
     return value

@@ -23,6 +23,7 @@ from kling_mcp.fal import tolerant_json
 from kling_mcp.fal.sanitize import clean
 from kling_mcp.fal.tolerant_json import NotJson, items, members, text
 from kling_mcp.fal.urls import Address
+from kling_mcp.json_types import is_list
 
 if TYPE_CHECKING:
     from kling_mcp.fal.http import Response
@@ -76,8 +77,7 @@ def _amount(value: object) -> Decimal | None:
 
 
 def _list(value: object) -> Sequence[object] | None:
-    entries = items(value)
-    return entries if isinstance(entries, list) else None
+    return value if is_list(value) else None
 
 
 Text = Annotated[str, PlainValidator(text)]
