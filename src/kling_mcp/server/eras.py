@@ -10,12 +10,13 @@ the whole answer. What a version brought is in its own schema and changelog
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+    from pydantic import JsonValue
 
 __all__ = ["MODERN", "PROGRESS_HAS_WORDS", "known_to_the_client", "shows_forms"]
 
@@ -75,14 +76,13 @@ async def known_to_the_client(ctx: ServerRequestContext[Any], call_next: CallNex
     return whole
 
 
-def _at(value: Any, path: Sequence[str]) -> list[dict[str, Any]]:
+def _at(value: JsonValue, path: Sequence[str]) -> list[dict[str, JsonValue]]:
     """Every object at *path*; a list on the way means each of its members."""
     if isinstance(value, list):
-        return [found for member in cast("list[Any]", value) for found in _at(member, path)]
+        return [found for member in value for found in _at(member, path)]
     if not isinstance(value, dict):
         return []
-    members = cast("dict[str, Any]", value)
-    return _at(members.get(path[0]), path[1:]) if path else [members]
+    return _at(value.get(path[0]), path[1:]) if path else [value]
 
 
 def shows_forms(ctx: ServerRequestContext[Any]) -> bool:

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Final, cast
 
 import mcp_types as t
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from kling_mcp.texts import showable, unencodable
 
@@ -70,7 +70,7 @@ def read_frame(line: bytes) -> Frame:
     if not text:
         return Frame()
     try:
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
+        value: JsonValue = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
         bad = unencodable(value)
     except _NotARequest as error:
         return _unreadable(text, t.INVALID_REQUEST, str(error))
@@ -82,16 +82,14 @@ def read_frame(line: bytes) -> Frame:
         return _unreadable(text, t.PARSE_ERROR, "The line is nested too deeply.")
     if isinstance(value, list):
         why = "Batches are not supported. Send each request as a line of its own."
-        members = cast("list[Any]", value)
-        requests = [cast("dict[str, Any]", member) for member in members if isinstance(member, dict)]
+        requests = [member for member in value if isinstance(member, dict)]
         waiting = [_id_of(request) for request in requests if "method" in request and "id" in request]
         return Frame(faults=tuple(Fault(t.INVALID_REQUEST, why, which) for which in waiting or [None]))
     if not isinstance(value, dict):
         return Frame(faults=(Fault(t.INVALID_REQUEST, "A message must be a JSON object.", None),))
-    message = cast("dict[str, Any]", value)
-    if "method" not in message and ("result" in message or "error" in message):
-        return _response(message)
-    return _request(message, bad)
+    if "method" not in value and ("result" in value or "error" in value):
+        return _response(value)
+    return _request(value, bad)
 
 
 def too_long(start: bytes, end: bytes, most_bytes: int) -> Frame:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
-    from mcp.server.subscriptions import ServerEvent
 
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.store import JobStore
@@ -41,8 +40,10 @@ class ChangeNotifier:
     """Which client is told of which changes."""
 
     def __init__(self) -> None:
-        self._bus = InMemorySubscriptionBus()
-        self._streams = ListenHandler(self._bus)
+        bus = InMemorySubscriptionBus()
+        self._streams = ListenHandler(bus)
+        self.publish = bus.publish
+        """Tells every stream of the newer era that listens for such events."""
         self._listening = 0
         # Of the older era: connections by the identity of their `initialize`, and which subscribed to each resource.
         self._connections: dict[int, ServerSession] = {}
@@ -106,10 +107,6 @@ class ChangeNotifier:
         return key
 
     # ---- changes
-
-    async def publish(self, event: ServerEvent) -> None:
-        """Tell every stream of the newer era that listens for such events."""
-        await self._bus.publish(event)
 
     async def job_changed(self, job: Job) -> None:
         """Tell every client that listens for it that *job* has changed."""

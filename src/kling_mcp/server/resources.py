@@ -14,22 +14,10 @@ from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownM
 from kling_mcp.ids import job_id_in
 from kling_mcp.jobs.job import ENDED
 from kling_mcp.media.optional import SHOWS_VIDEOS
-from kling_mcp.server import models
+from kling_mcp.server import models, views
 from kling_mcp.server.eras import MODERN
 from kling_mcp.server.prompts import PROMPTS
 from kling_mcp.server.ui import page
-from kling_mcp.server.views import (
-    JobsView,
-    JobView,
-    SpendTodayView,
-    SpendView,
-    View,
-    arguments_of,
-    compact,
-    job_uri,
-    moment,
-    prompt_of,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,11 +84,11 @@ async def list_resources(app: AppContext, cursor: str | None) -> tuple[t.ListRes
     jobs = await _newest(app, _LISTED_JOBS)
     listed = [
         t.Resource(
-            uri=job_uri(job.job_id),
+            uri=views.job_uri(job.job_id),
             name=job.job_id,
-            title=prompt_of(job, _TITLE_CHARACTERS) or job.job_id,
+            title=views.prompt_of(job, _TITLE_CHARACTERS) or job.job_id,
             # Nothing here changes while the job goes on: a client may keep the list until another job is added.
-            description=f"{job.intent.model}, {job.intent.video_seconds} s, started {moment(job.created_ms)}",
+            description=f"{job.intent.model}, {job.intent.video_seconds} s, started {views.moment(job.created_ms)}",
             mime_type=_JSON,
         )
         for job in jobs
@@ -149,7 +137,7 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
         case "kling://spend":
             days = await app.call_budget().within(app.store.spend)
             limits = app.settings.max_job_usd, app.settings.daily_budget_usd
-            return _json(uri, SpendView.of(days, *limits), _SHORT_MS)
+            return _json(uri, views.SpendView.of(days, *limits), _SHORT_MS)
         case page.URI:
             return t.ReadResourceResult(contents=[page.contents()], ttl_ms=_LONG_MS, cache_scope="public")
         case _:
@@ -160,7 +148,7 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
         job_id = job_id_in(match[1])
         job = await app.call_budget().within(lambda: app.store.get(job_id))
         ended = job.state in ENDED and app.service.is_settled(job)
-        view = JobView.of(job, app.now_ms()).model_copy(update={"arguments": arguments_of(job)})
+        view = views.JobView.of(job, app.now_ms()).model_copy(update={"arguments": views.arguments_of(job)})
         return _json(uri, view, _LONG_MS if ended else _SHORT_MS)
     if match := _LAST_FRAME.fullmatch(uri):
         blob = base64.b64encode(await app.service.last_frame(job_id_in(match[1]))).decode()
@@ -171,7 +159,7 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
 
 async def jobs_page(
     app: AppContext, budget: CallBudget, state: State | Literal["open"] | None, limit: int, before_seq: int | None
-) -> JobsView:
+) -> views.JobsView:
     """A page of jobs, newest first, and today's money."""
     if state == "open":
         # They are few, and the ledger has them all at hand.
@@ -181,7 +169,7 @@ async def jobs_page(
     else:
         jobs = await budget.within(lambda: app.store.page(state, limit + 1, before_seq))
     today = (await budget.within(app.store.spend))[0]
-    return JobsView.of(jobs, limit, SpendTodayView.of(today, app.settings.daily_budget_usd))
+    return views.JobsView.of(jobs, limit, views.SpendTodayView.of(today, app.settings.daily_budget_usd))
 
 
 async def complete(ctx: ServerRequestContext[AppContext], params: t.CompleteRequestParams) -> t.CompleteResult:
@@ -217,7 +205,7 @@ async def _newest(app: AppContext, limit: int) -> Sequence[Job]:
         return ()
 
 
-def _json(uri: str, view: View, ttl_ms: int) -> t.ReadResourceResult:
-    contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=compact(view.data()))
+def _json(uri: str, view: views.View, ttl_ms: int) -> t.ReadResourceResult:
+    contents = t.TextResourceContents(uri=uri, mime_type=_JSON, text=views.compact(view.data()))
     # How long a client may keep it: a finished job does not change any more.
     return t.ReadResourceResult(contents=[contents], ttl_ms=ttl_ms, cache_scope="private")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import KlingError
@@ -79,7 +79,10 @@ def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], Pict
 
 def _url(body: Mapping[str, object] | None, slot: PictureSlot) -> str | None:
     """The URL in the place of *slot* in the request that was sent."""
-    place: object = body
-    for part in slot.path:
-        place = cast("dict[Any, object]", place).get(part) if isinstance(place, dict) else None
+    place: Any = body
+    try:
+        for part in slot.path:
+            place = place[part]
+    except (KeyError, IndexError, TypeError):
+        return None
     return place if isinstance(place, str) else None

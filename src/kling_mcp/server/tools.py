@@ -20,18 +20,9 @@ from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import Internal, InvalidArguments, KlingError
 from kling_mcp.media.optional import SHOWS_VIDEOS
+from kling_mcp.server import inputs
 from kling_mcp.server.context import Answer, AppContext, Call
 from kling_mcp.server.eras import shows_forms
-from kling_mcp.server.inputs import (
-    CancelJob,
-    GetJob,
-    Input,
-    ListJobs,
-    ListModels,
-    ResolveJob,
-    ViewVideo,
-    input_schema,
-)
 from kling_mcp.server.models import price_range
 from kling_mcp.server.results import refusal
 from kling_mcp.server.schemas import FIRST, estimate_schema, in_words, job_schema
@@ -69,7 +60,7 @@ class Tool:
     title: str
     description: str
     annotations: t.ToolAnnotations
-    takes: type[Input] | Callable[[Catalog], Schema]
+    takes: type[inputs.Input] | Callable[[Catalog], Schema]
     gives: type[View] | None
     shown: bool = False
     run: Callable[[Call], Awaitable[Answer]] | None = None
@@ -86,7 +77,7 @@ class Tool:
         Args:
             asked_by_host: Whether the host asks its user before each call that spends.
         """
-        schema = input_schema(self.takes) if isinstance(self.takes, type) else self.takes(catalog)
+        schema = inputs.input_schema(self.takes) if isinstance(self.takes, type) else self.takes(catalog)
         meta = dict(page.TOOL_META) if self.shown else {}
         if self.spends and asked_by_host:
             meta["anthropic/requiresUserInteraction"] = True
@@ -157,23 +148,19 @@ async def call_tool(
 
 # ---- the list
 
-_SPENDS: Final = t.ToolAnnotations(
-    read_only_hint=False,
-    # Not that something is lost: a paid call is worth the host's question.
-    destructive_hint=True,
-    # The same call is the same job.
-    idempotent_hint=True,
-    open_world_hint=True,
-)
-_READS: Final = t.ToolAnnotations(
-    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-)
-_ENDS: Final = t.ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=True
-)
-_SETTLES: Final = t.ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
-)
+
+def _hints(*, reads: bool = False, destroys: bool = True, reaches_out: bool = False) -> t.ToolAnnotations:
+    # Idempotent each: the same call is the same job.
+    return t.ToolAnnotations(
+        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=True, open_world_hint=reaches_out
+    )
+
+
+# Not that something is lost: a paid call is worth the host's question.
+_SPENDS: Final = _hints(reaches_out=True)
+_ENDS: Final = _hints(reaches_out=True)
+_SETTLES: Final = _hints()
+_READS: Final = _hints(reads=True, destroys=False)
 
 TOOLS: Final[dict[str, Tool]] = {
     tool.name: tool
@@ -212,7 +199,7 @@ TOOLS: Final[dict[str, Tool]] = {
             title="List models",
             description="Free. The Kling models with prices and abilities, or one of them in full.",
             annotations=_READS,
-            takes=ListModels,
+            takes=inputs.ListModels,
             gives=ModelsView,
         ),
         Tool(
@@ -220,7 +207,7 @@ TOOLS: Final[dict[str, Tool]] = {
             title="Get job",
             description="Free. State, cost and arguments of a job, and its finished video; waits up to wait_seconds.",
             annotations=_READS,
-            takes=GetJob,
+            takes=inputs.GetJob,
             gives=JobView,
             shown=True,
         ),
@@ -229,7 +216,7 @@ TOOLS: Final[dict[str, Tool]] = {
             title="View video",
             description="Free. Frames of a finished, saved video on one JPEG, each with its time and shot.",
             annotations=_READS,
-            takes=ViewVideo,
+            takes=inputs.ViewVideo,
             gives=None,
         ),
         Tool(
@@ -237,7 +224,7 @@ TOOLS: Final[dict[str, Tool]] = {
             title="List jobs",
             description="Free. The jobs of this machine, newest first, also of earlier conversations.",
             annotations=_READS,
-            takes=ListJobs,
+            takes=inputs.ListJobs,
             gives=JobsView,
         ),
         Tool(
@@ -246,7 +233,7 @@ TOOLS: Final[dict[str, Tool]] = {
             description="Free. Asks fal.ai to drop a job: unbilled while it waits; one that runs may still finish and "
             "be billed.",
             annotations=_ENDS,
-            takes=CancelJob,
+            takes=inputs.CancelJob,
             gives=JobView,
             shown=True,
         ),
@@ -256,7 +243,7 @@ TOOLS: Final[dict[str, Tool]] = {
             description="Free. Settles a job in state unknown by the user's word, after they looked at "
             "https://fal.ai/dashboard/requests.",
             annotations=_SETTLES,
-            takes=ResolveJob,
+            takes=inputs.ResolveJob,
             gives=JobView,
         ),
     )
