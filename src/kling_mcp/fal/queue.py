@@ -35,6 +35,7 @@ from kling_mcp.fal.http import FREE_TRIES, JSON_BYTES, Response, TooLarge, Trans
 from kling_mcp.fal.tolerant_json import members
 from kling_mcp.fal.urls import Address
 from kling_mcp.fal.wire import RequestStatus, SubmitAnswer, Video, json_of, standard_result, video_of_body
+from kling_mcp.json_types import is_list, is_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -383,7 +384,7 @@ class FalQueue:
         """What the body of a good answer says."""
         value = json_of(answer)
         # An empty result is the whole answer about a job that is paid for: waiting longer would bring no more.
-        if not value and not (stage == "result" and isinstance(value, dict | list)):
+        if not value and not (stage == "result" and (is_object(value) or is_list(value))):
             raise self._refusal(answer, stage) if is_foreign(answer) else _unreachable("its answer could not be read")
         return value
 
