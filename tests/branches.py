@@ -1,10 +1,9 @@
 """
-How many of the branches of the rooms that money goes through their own tests take.
+How many of the branches of each room its own tests take.
 
 `python -m tests.branches` runs those tests and exits with 1 where a room has less
-than it must. Child processes are not measured, so the tests that live in them
-are left out, and so are the made-up histories, which would take any branch at
-some time.
+than it must. Tests of processes that are killed are left out, because those report
+nothing, and so are the made-up histories, which would take any branch at some time.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("catalog", "fal", "jobs")
-LEAST = 0.95
+LEAST = {"catalog": 0.95, "fal": 0.95, "jobs": 0.95, "server": 0.90, "media": 0.90, "simulator": 0.85}
+"""The share that must be taken; money goes through the first three."""
 
 
 def main() -> int:
@@ -28,8 +27,8 @@ def main() -> int:
         failed = pytest.main(
             [
                 *("-q", "--cov-branch", f"--cov-report=json:{report}"),
-                *(f"--cov=kling_mcp.{room}" for room in ROOMS),
-                *(f"tests/{room}" for room in ROOMS),
+                *(f"--cov=kling_mcp.{room}" for room in LEAST),
+                *(f"tests/{room}" for room in LEAST),
                 *("--ignore=tests/jobs/processes", "--ignore=tests/jobs/test_histories.py"),
             ]
         )
@@ -40,9 +39,9 @@ def main() -> int:
         room = Path(file).as_posix().rpartition("kling_mcp/")[2].split("/")[0]
         taken[room] += found["summary"]["covered_branches"]
         there[room] += found["summary"]["num_branches"]
-    for room in ROOMS:
+    for room in LEAST:
         print(f"{room}: {taken[room]} of {there[room]} branches, {taken[room] / max(there[room], 1):.1%}")
-    enough = all(there[room] and taken[room] >= LEAST * there[room] for room in ROOMS)
+    enough = all(there[room] and taken[room] >= LEAST[room] * there[room] for room in LEAST)
     return int(failed) or (0 if enough else 1)
 
 
