@@ -81,7 +81,7 @@ class Saver:
                     return await self._noted(job, str(path), None)
 
     async def _downloaded(self, video: Video, folder: Path, name: str) -> Path:
-        if await anyio.to_thread.run_sync(_is_there, folder / name, video.file_size):
+        if await anyio.to_thread.run_sync(_is_there, folder / name):
             return folder / name
         return await downloads.save(self._fal().media, video.url, folder, name, expected_size=video.file_size)
 
@@ -96,17 +96,17 @@ class Saver:
         return job
 
 
-def _is_there(path: Path, size: int | None) -> bool:
+def _is_there(path: Path) -> bool:
     """
     Whether a process saved the video at *path* and was killed before it could note that.
 
-    The name has the job's id in it, and only whole videos get such a name.
+    The name has the job's id in it, and only whole videos get such a name; the size that fal states may be wrong.
     """
     try:
         found = path.lstat()
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def _video(job: Job) -> Video | None:
