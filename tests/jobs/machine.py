@@ -626,7 +626,7 @@ class Histories(RuleBasedStateMachine):
         self.what_has_ended_stays_as_it_ended()
         rows = self.rows()
         assert not [row for row in rows if row["state"] in {"preparing", "submitting", "queued", "running"}], (
-            "a job stands still"
+            "a job is stuck"
         )
         if not self.set_clock and not self.told:
             owned = {row["request_id"] for row in rows} | self._orphans()

@@ -130,7 +130,7 @@ class View:
 
 @dataclass
 class Theatre:
-    """Server, simulator and browser; the simulator's time stands still until a test moves it."""
+    """Server, simulator and browser; the simulator's time moves only when a test moves it."""
 
     client: Client
     simulator: Simulator

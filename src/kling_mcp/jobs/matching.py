@@ -177,7 +177,7 @@ def _begun(job: Job, history: Sequence[PastRequest], known: Mapping[str, KnownRe
     It is read from a moment on that our clock tells, which may be wrong, fal keeps
     nothing for ever, and it may be that of another account; but where it lists a
     request of the same key that had ended before *job* was sent, it lists all that
-    ended later. The record's clock can stand still, so the same moment is not before.
+    ended later. The record's clock may stop, so the same moment is not before.
     """
     return any(
         (ours := known.get(request.request_id)) is not None

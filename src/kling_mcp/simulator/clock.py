@@ -42,7 +42,7 @@ class ScaledClock:
 
 
 class ManualClock:
-    """A clock that stands still until a test moves it."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, start: float = 1_767_225_600.0) -> None:
         self._now = start
