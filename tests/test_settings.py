@@ -229,6 +229,13 @@ PASTED = {
     "twice without a gap": KEY + KEY,
     "twice in two spellings": f"FAL_KEY={KEY} Key {KEY}",
     "with its name": f"production {KEY}",
+    "with a variable of its own": f"FAL_AI_KEY={KEY}",
+    "with a name for it": f"apiKey={KEY}",
+    "with a name and no blank": f"Key:{KEY}",
+    "with its variable twice": f"FAL_KEY=FAL_KEY={KEY}",
+    "out of another header": f"x-fal-key: {KEY}",
+    "out of a call": f'credentials="{KEY}"',
+    "with a line break that a program wrote": f"{KEY}\\r\\n",
 }
 
 
@@ -241,7 +248,17 @@ def test_a_key_is_taken_out_of_what_it_was_pasted_with(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["id:secret", "FAL_KEY=id:secret", "'id:secret'", "Key id:secret", "id:secret\nid:secret"]
+    "key",
+    [
+        "id:secret",
+        "FAL_KEY=id:secret",
+        "KEY=id:secret",
+        "api_key: id:secret",
+        "id:secret\\n",
+        "'id:secret'",
+        "Key id:secret",
+        "id:secret\nid:secret",
+    ],
 )
 def test_a_key_of_another_shape_is_taken_too(key: str) -> None:
     found = settings(FAL_KEY=key).fal_key
@@ -269,6 +286,16 @@ NOT_FALS_KEY = {
     "an example": ("YOUR_FAL_KEY", "example"),
     "an example in brackets": ("<your-fal-key-here>", "example"),
     "a label": ("fal.ai API key", "example"),
+    "an example to be pasted over": ("PASTE_YOUR_FAL_KEY_HERE", "example"),
+    "an example of both halves": ("<key_id>:<key_secret>", "example"),
+    "a row of crosses": ("xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx:xxxxxxxxxxxx", "example"),
+    "a program's nothing": ("undefined", "example"),
+    "a variable of a shell": ("$FAL_KEY", "variable"),
+    "a variable of Windows": ("%FAL_KEY%", "variable"),
+    "a key hidden in part": (f"{KEY[:37]}********", "hidden"),
+    "the page of keys": ("https://fal.ai/dashboard/keys?tab=all", "web address"),
+    "another's key with its variable": ("OPENAI_API_KEY=sk-proj-abcdefghijkl", "OpenAI"),
+    "two keys of two shapes": (f"first:secret-1 {OTHER}", "2 different keys"),
     "a blank inside": ("id:se cret", "no fal.ai key has"),
     "a foreign letter": ("id:secr\u00e9t", "no fal.ai key has"),
 }

@@ -24,16 +24,23 @@ def plain_key(pasted: str) -> str | None:
     visible = "".join(character for character in pasted if unicodedata.category(character) != "Cf")
     if _EXAMPLE.fullmatch(visible.strip(_QUOTES + " ")):
         raise _wrong("still has the words of an example", "The key itself belongs there.")
+    if _VARIABLE.fullmatch(visible.strip(_QUOTES + " ")):
+        raise _wrong("is the name of a variable that nothing has filled in", "The key itself belongs there.")
     parts = list(dict.fromkeys(_once(part) for part in _AROUND.sub(" ", visible).split()))
     if len(parts) > 1:
         shaped = [part for part in parts if _SHAPE.fullmatch(part)]
         whole = "".join(parts)
-        parts = shaped if len(shaped) == 1 else [whole] if _SHAPE.fullmatch(whole) else parts
+        certain = len(shaped) == 1 and [part for part in parts if _PAIR.fullmatch(part)] == shaped
+        parts = shaped if certain else [whole] if _SHAPE.fullmatch(whole) else parts
     if not parts:
         return None
     if len(parts) > 1 and all(_is_key(part) for part in parts):
         raise _wrong(f"holds {len(parts)} different keys", "One of them belongs there.")
     key = " ".join(parts)
+    if "://" in key:
+        raise _wrong("is a web address and not a key", _MAKE_ONE)
+    if "***" in key:
+        raise _wrong("holds a key that is hidden in part", _MAKE_ONE)
     if any(not 33 <= ord(character) <= 126 for character in key):
         raise _wrong("has a character that no fal.ai key has (a space, a line break or a non-ASCII letter)", "")
     vendor = _vendor(key)
@@ -49,7 +56,7 @@ def _once(part: str) -> str:
 
 
 def _is_key(part: str) -> bool:
-    return bool(re.fullmatch(r"[!-~]+:[!-~]{6,}", part)) or _vendor(part) is not None
+    return bool(_PAIR.fullmatch(part)) or _vendor(part) is not None
 
 
 def _vendor(key: str) -> str | None:
@@ -63,15 +70,19 @@ def _wrong(what: str, next_step: str) -> SettingsError:
 
 _MAKE_ONE: Final = "A fal.ai key is made at https://fal.ai/dashboard/keys."
 _QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d\u201e\u201a\u00ab\u00bb\u2039\u203a"
+_PAIR: Final = re.compile(r"(?!\S*://)[!-~]+:[!-~]{6,}")
 _SHAPE: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9a-f]{32}", re.IGNORECASE)
 """A key as fal.ai makes them, which shows where one ends; others are taken as they are."""
 _AROUND: Final = re.compile(
     rf"""
-    [{_QUOTES}<>{{}}\[\](),;\\]                                   # quotes and brackets
+    \\[nrt](?=[\\\s{_QUOTES}]|$)                                  # a line break as programs write it
+    | [{_QUOTES}<>{{}}\[\](),;\\]                                   # quotes and brackets
     | (?<!\S) \#.*                                               # a comment
     | (?<!\S) (?: export | setx? | env | -e | --env | --header | -H ) (?=\s)
     | (?: \$env: | (?<![^\s{_QUOTES}{{,;]) ) (?: FAL[_-]?(?:API[_-]?)?KEY | AUTHORIZATION | X-API-KEY )
       [{_QUOTES}]* \s* (?: [=:] | (?=\s|$) )
+    | (?<![^\s{_QUOTES}{{,;=]) [A-Z][\w.-]* [{_QUOTES}]* \s* = (?!=) (?=\s*[^\s=])   # any other name
+    | (?<![^\s{_QUOTES}{{,;=]) [\w.-]* (?:Key|Token|Credentials|Bearer) [{_QUOTES}]* : (?=\s*[{_QUOTES}]*[^\s:]+:\S)
     | (?<![^\s{_QUOTES}=:]) (?: Key | Bearer | Token ) :? (?=\s|$)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -79,9 +90,13 @@ _AROUND: Final = re.compile(
 """What people copy along with a key: from a shell, a .env file, a JSON or YAML file, or a header."""
 _EXAMPLE: Final = re.compile(
     r"<?((your|my)[-_. ]*)?(fal([-_.]?ai)?[-_. ]*)?(api[-_. ]*)?key([-_. ]*here)?>?"
-    r"|x{3,}|[.\u2026]+|change[-_ ]?me|todo",
+    r"|(?=.*(?:your|paste|insert|enter|replace|here|>:<))"
+    r"(?:[-_. :<>]*(?:your|my|the|paste|insert|put|enter|add|replace|with|fal|ai|api|key|id|secret|token|here))+"
+    r"[-_. :<>]*"
+    r"|(?:fal[-_]|key[-_ ])?[x*.:\u2026\u2022-]{3,}|change[-_ ]?me|todo|null|none|undefined",
     re.IGNORECASE,
 )
+_VARIABLE: Final = re.compile(r"\$\w+|%\w+%|\$\{[^}]*\}|\{\{.*\}\}")
 _VENDORS: Final[Mapping[str, str]] = {
     "sk-ant-": "Anthropic",
     "sk-or-": "OpenRouter",

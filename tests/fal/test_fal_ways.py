@@ -134,6 +134,8 @@ SETTINGS = {
     "an unknown kind of proxy": ("ALL_PROXY", "socks4://127.0.0.1:1", "ALL_PROXY names no proxy"),
     "a proxy that is no address": ("HTTPS_PROXY", "http://[::1", "HTTPS_PROXY names no proxy"),
     "a port that is not a number": ("https_proxy", "http://proxy:port", "https_proxy names no proxy"),
+    "networks that are not proxied": ("NO_PROXY", "::1,fe80::/10,10.0.0.0/8", "NO_PROXY has a part"),
+    "a log of keys that cannot be written": ("SSLKEYLOGFILE", "{folder}/none/keys", "SSLKEYLOGFILE names"),
 }
 
 
@@ -180,6 +182,18 @@ async def test_a_proxy_without_a_name_or_a_listener_is_told_as_the_proxy(monkeyp
         NotSent("no connection could be made: the proxy at 127.0.0.1:1 refused it"),
         NotSent("no connection could be made: the proxy at 127.0.0.1:1 refused it"),
     ]
+
+
+async def test_a_proxy_that_is_itself_asked_over_tls_and_speaks_none_is_told_as_the_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with RawServer(default=raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http:", "https:"))
+        outcome = await submit("https://queue.example")
+
+    assert outcome == NotSent(
+        f"no connection could be made: the encryption (TLS) of the one to the proxy at {proxy.host} failed"
+    )
 
 
 async def test_a_host_that_speaks_no_tls_means_not_sent() -> None:

@@ -140,18 +140,23 @@ def _unusable_setting() -> str:
 
     import httpx
 
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        try:
-            httpx.create_ssl_context(verify=True, trust_env=True)
-        except (OSError, ValueError, ssl.SSLError):
+    try:
+        httpx.create_ssl_context(verify=True, trust_env=True)
+    except (OSError, ValueError, ssl.SSLError):
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             if os.environ.get(name):
                 return f"the certificates that {name} names cannot be read"
+        if os.environ.get("SSLKEYLOGFILE"):
+            return "the file that SSLKEYLOGFILE names cannot be written"
     for name, value in os.environ.items():
         if name.upper() in {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"} and value:
             try:
                 httpx.Proxy(value if "://" in value else f"http://{value}")
             except (ValueError, httpx.InvalidURL):
                 return f"{name} names no proxy that can be used; it takes http://host:port or socks5://host:port"
+    for name, value in os.environ.items():
+        if name.upper() == "NO_PROXY" and value:
+            return f"{name} has a part that cannot be used; it takes names of hosts, separated by commas"
     return "no connection can be made with the proxy and certificate settings of this machine"
 
 
@@ -236,6 +241,9 @@ class RequestProgress:
         import httpx
 
         proxied = self._place != self._target
+        # A proxy that is itself spoken to in TLS fails before it is asked for anything.
+        at_proxy = proxied and not self._asked_proxy and self._socks_stream is None
+        speaker = f"the proxy at {self._place}" if at_proxy else self._target
         place = f"the proxy at {self._place}" if proxied else self._place
         causes = list(_causes(error))
         late = isinstance(error, (httpx.TimeoutException, TimeoutError))
@@ -245,12 +253,12 @@ class RequestProgress:
 
         if (untrusted := found(ssl.SSLCertVerificationError)) is not None:
             reason = (
-                f"the certificate of {self._target} is not trusted here "
+                f"the certificate of {speaker} is not trusted here "
                 f"({getattr(untrusted, 'verify_message', '') or 'it cannot be verified'}); where a company's proxy or "
                 "a virus scanner reads along, SSL_CERT_FILE must name its certificates"
             )
         elif found(ssl.SSLError):
-            reason = f"the encryption (TLS) of the one to {self._target} failed"
+            reason = f"the encryption (TLS) of the one to {speaker} failed"
         elif found(socket.gaierror):
             reason = f"the name of {place} was not found (DNS)"
         elif found(ConnectionRefusedError):

@@ -48,7 +48,7 @@ _MAX_FILE_BYTES: Final = 128 * 1024 * 1024
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 # RFC 2397; programs leave out its beginning, or write it twice.
 _DATA_URI: Final = re.compile(
-    r"data:[^,]{0,200}?(?P<base64>;\s*base64)?\s*,|(?:image/[a-z0-9.+-]{1,40};\s*)?base64\s*,", re.IGNORECASE
+    r"data:[^,]{0,200}?(?P<base64>;\s*base64)?\s*,|(?:image/[a-z0-9.+-]{1,40};\s*)?base64\s*[,:]", re.IGNORECASE
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_=%\s\\-]+")
 # How the base64 of each format begins. What is as short as a path may be one.
@@ -57,6 +57,9 @@ _MIN_BARE_CHARACTERS: Final = 64
 # What programs, chats and notes put around an address.
 _WRAPPING: Final = {'"': '"', "'": "'", "`": "`", "<": ">", "\u201c": "\u201d", "\u2018": "\u2019", "«": "»"}
 _MARKDOWN: Final = re.compile(r"!?\[[^\]]*\]\(\s*<?(\S+?)>?(?:\s+[\"'][^)]*)?\s*\)")
+_WRAPPED_DATA: Final = re.compile(r"(?:!?\[[^\]]*\]|url)\(\s*(?=[\"'<]?data:)", re.IGNORECASE)
+_PYTHON_BYTES: Final = re.compile(r"b(?=['\"](?:data:|/9j/|iVBORw0KGgo|R0lGOD|UklGR|AAAA))")
+_BLANKS: Final = " \t\r\n\v\f\xa0\u200b\u200c\u200d\u2060\ufeff"
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=\S)")
 _ENDINGS: Final[dict[Format, str]] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif"}
 _FORMATS: Final = "JPEG, PNG, WebP, GIF, AVIF or HEIC"
@@ -97,9 +100,13 @@ class Picture:
 
 def unwrapped(source: str) -> str:
     """*source* without the blanks, quotes, brackets and Markdown around it."""
-    source = source.strip()
-    if len(source) <= _MAX_WRAPPED_CHARACTERS and (link := _MARKDOWN.fullmatch(source)):
+    source = source.strip(_BLANKS)
+    if (link := _WRAPPED_DATA.match(source[:400])) and source.endswith(")"):
+        source = source[link.end() : -1].strip()
+    elif len(source) <= _MAX_WRAPPED_CHARACTERS and (link := _MARKDOWN.fullmatch(source)):
         source = link[1]
+    if _PYTHON_BYTES.match(source):
+        source = source[1:]
     while len(source) > 1 and _WRAPPING.get(source[0]) == source[-1]:
         source = source[1:-1].strip()
     return source
@@ -327,6 +334,8 @@ def _decoded(source: str, field: str | None) -> bytes:
     while start := _DATA_URI.match(payload[:300]):
         base64_coded = start["base64"] is not None or start[0][:5].lower() != "data:"
         payload = payload[start.end() :]
+    if base64_coded or _BARE_BASE64.match(payload):
+        base64_coded, payload = True, unwrapped(payload)
     # Four characters carry three bytes; what is longer need not be decoded to be too long.
     if len(payload) * 3 // 4 > MAX_DATA_URI_BYTES + 3 + payload.count("\n") * 2:
         raise _too_long(field)
@@ -347,6 +356,11 @@ def _decoded(source: str, field: str | None) -> bytes:
 def _from_base64(payload: str) -> bytes | None:
     """The bytes, however they are cut into lines, escaped and padded (RFC 4648, both alphabets), or None."""
     text = unquote_to_bytes(payload).decode("latin-1") if "%" in payload else payload
+    parts = text.strip().split(" ")
+    # Read as the field of a form, each plus has become a blank; one after every so many fours is a line break instead.
+    lines = len({len(part) for part in parts[:-1]}) < 2 and len(parts[0]) % 4 == 0
+    if not lines and not re.search(r"[+\-_\\\r\n]", text):
+        text = "+".join(parts)
     text = re.sub(r"\\[nrt]|\s", "", text).replace("\\/", "/").replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
