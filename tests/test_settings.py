@@ -62,7 +62,7 @@ def test_every_variable_changes_what_it_is_for() -> None:
         KLING_MCP_QUEUE_URL="https://proxy.example/queue/",
         KLING_MCP_REST_URL="http://127.0.0.1:9000",
         KLING_MCP_API_URL="http://localhost:9000/v1",
-        KLING_MCP_MEDIA_HOSTS="Fal.media, 127.0.0.1:9000",
+        KLING_MCP_MEDIA_HOSTS="Fal.media, 127.0.0.1:9000, *.cdn.example, .files.example.",
         KLING_MCP_POLL_SECONDS="0.5",
         KLING_MCP_LOG_LEVEL="debug",
         KLING_MCP_SIMULATOR_SPEED="100",
@@ -79,7 +79,8 @@ def test_every_variable_changes_what_it_is_for() -> None:
     assert found.max_job_usd == Decimal(3)
     assert found.daily_budget_usd == Decimal("12.25")
     assert found.hosts == FalHosts("https://proxy.example/queue", "http://127.0.0.1:9000", "http://localhost:9000/v1")
-    assert found.media_hosts == ("fal.media", "storage.googleapis.com", "127.0.0.1:9000"), "a host is added"
+    added = ("127.0.0.1:9000", "cdn.example", "files.example")
+    assert found.media_hosts == ("fal.media", "storage.googleapis.com", *added)
     assert found.poll_seconds == 0.5
     assert found.log_level == "DEBUG"
     assert found.simulator_speed == 100

@@ -97,7 +97,8 @@ def _base_url(value: str, field: ValidationInfo) -> str:
 
 def _more_hosts(value: str, field: ValidationInfo) -> tuple[str, ...]:
     """The usual hosts and those that the variable adds."""
-    hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    # A name stands for what is below it too, which others write as *.name or .name .
+    hosts = tuple(part.strip().lower().removeprefix("*").strip(".") for part in value.split(",") if part.strip())
     for host in hosts:
         if not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?", host):
             name = _FIELDS[str(field.field_name)]

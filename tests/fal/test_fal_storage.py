@@ -225,3 +225,16 @@ async def test_when_nothing_answers_the_picture_is_said_not_to_be_uploaded() -> 
     async with client(server.url, []) as http:
         with pytest.raises(errors.FalUnreachable, match="could not be uploaded"):
             await storage(http, server).upload(PNG, "image/png", "frame.png")
+
+
+async def test_a_setting_that_is_in_the_way_of_every_connection_is_told_without_a_way_around(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with RawServer() as server, client(server.url, []) as http:
+        await http.aclose()
+        monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+        with pytest.raises(errors.FalUnreachable) as told:
+            await storage(http, server).upload(b"picture", content_type="image/png", file_name="picture.png")
+
+    assert "SSL_CERT_FILE" in told.value.what
+    assert told.value.next_step == "Once that is put right, the same call works."

@@ -76,10 +76,10 @@ class FalStorage:
         except _Refused as refused:
             raise error_for(explain(refused.answer, "free", authenticated=self._http.has_key)) from None
         except _Failed as failed:
-            raise FalUnreachable(
-                f"The picture could not be uploaded to fal.ai: {failed.reason}.",
-                "The same call starts over; a public https link to the picture works without an upload.",
-            ) from None
+            next_step = "The same call starts over; a public https link to the picture works without an upload."
+            if failed.is_setting:
+                next_step = "Once that is put right, the same call works."
+            raise FalUnreachable(f"The picture could not be uploaded to fal.ai: {failed.reason}.", next_step) from None
 
     async def _by_token(self, upload: _Upload) -> str:
         token = self._token
@@ -135,7 +135,8 @@ class FalStorage:
                 slow_down=True,
             )
         except TransportError as interrupted:
-            raise _Failed(interrupted.reason) from None
+            is_setting = not (interrupted.may_have_arrived or interrupted.temporary)
+            raise _Failed(interrupted.reason, is_setting=is_setting) from None
         if answer.status in _ABOUT_THE_ACCOUNT and not to_upload_host:
             raise _Refused(answer)
         if not 200 <= answer.status < 300:
@@ -177,9 +178,11 @@ class _Token:
 class _Failed(Exception):
     """This way did not work; the other may."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, is_setting: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.is_setting = is_setting
+        """Whether a setting of this machine is in the way of every connection."""
 
 
 class _Refused(Exception):
