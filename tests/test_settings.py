@@ -185,6 +185,8 @@ def test_standard_folders_are_looked_up_only_where_a_setting_is_left_out() -> No
         ("KLING_MCP_POLL_SECONDS", "soon", "0.01 to 3600"),
         ("KLING_MCP_QUEUE_URL", "http://queue.example", "Plain http"),
         ("KLING_MCP_QUEUE_URL", "ftp://127.0.0.1", "base URL"),
+        ("KLING_MCP_QUEUE_URL", "https://queue\udcff.example", "base URL"),
+        ("KLING_MCP_API_URL", "https://api.example/a b", "base URL"),
         ("KLING_MCP_REST_URL", "https://user:word@rest.example", "base URL"),
         ("KLING_MCP_API_URL", "https://[broken", "base URL"),
         ("KLING_MCP_MEDIA_HOSTS", "https://fal.media/", "host names"),

@@ -88,7 +88,9 @@ def _base_url(value: str, field: ValidationInfo) -> str:
         host, _ = url.hostname, url.port
     except ValueError:
         host, url = None, urlsplit("")
-    if not host or url.username or url.query or url.fragment or url.scheme not in {"https", "http"}:
+    # Bytes that are no text come as half characters, which are not printable.
+    readable = value.isprintable() and " " not in value
+    if not (host and readable) or url.username or url.query or url.fragment or url.scheme not in {"https", "http"}:
         raise SettingsError(f"{name} is {value!r}. It takes a base URL such as {getattr(FalHosts(), setting)}.")
     if url.scheme == "http" and host not in _LOOPBACK:
         raise SettingsError(f"{name} is {value!r}. Plain http is accepted for this machine only (127.0.0.1).")

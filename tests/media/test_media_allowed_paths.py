@@ -202,6 +202,7 @@ def test_a_picture_in_an_allowed_folder_is_read_with_its_name(tree: PictureFolde
     [
         ("missing.png", "does not exist"),
         ("Picture.png", "does not exist. The nearest there: 'picture.png'"),
+        ("PICTURE.PNG", "does not exist. The nearest there: 'picture.png'"),
         ("sbu/picture.png", "does not exist: there is no folder 'sbu'. The nearest there: 'sub'."),
         ("picture.png/x", "is or passes through a link, or something that is not a folder"),
         ("loop", "is or passes through a link"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import random
+import socket
 import struct
+import sys
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +23,6 @@ from kling_mcp.media import pictures
 from kling_mcp.media.image_probe import Malformed, inspect
 from kling_mcp.media.optional import INSTALL_HINT
 from kling_mcp.media.pictures import Picture, PictureLimits, kind_of, load, prepare
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOCATION = b"51.4779 north"
 ORIENTATION, GPS_BLOCK, GPS_LATITUDE_REF, DESCRIPTION = 0x0112, 0x8825, 1, 0x010E
@@ -206,6 +207,13 @@ def test_what_follows_the_picture_and_what_is_written_into_it_goes() -> None:
         assert "icc_profile" not in opened(picture).info
 
 
+def test_sixteen_bits_are_rounded_to_eight_and_not_cut_off() -> None:
+    for deep, shown in ((0, 0), (128, 0), (129, 1), (32767, 127), (32768, 128), (65406, 254), (65535, 255)):
+        picture = prepare(encoded(Image.new("I;16", (40, 30), deep), "PNG"), "scan.png", pillow=True)
+
+        assert opened(picture).convert("L").getpixel((20, 15)) == shown
+
+
 @pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "gif", "webp", "lossless"])
 @pytest.mark.parametrize("pillow", [True, False])
 def test_a_picture_without_metadata_is_not_touched(name: str, pillow: bool) -> None:
@@ -370,11 +378,18 @@ def test_a_picture_that_unpacks_to_gigabytes_is_not_decoded() -> None:
 def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path) -> None:
     path = tmp_path / "cät 1.png"
     path.write_bytes(SAMPLES["png"])
+    if sys.platform == "linux":  # elsewhere every name is Unicode
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe4t 2.png")).write_bytes(SAMPLES["png"])
+    else:
+        (tmp_path / "c\ufffdt 2.png").write_bytes(SAMPLES["png"])
     text = base64.b64encode(SAMPLES["png"]).decode()
     sources = {
         str(path): "picture.png",
         f"file://{tmp_path}/c%C3%A4t%201.png": "picture.png",
         f"FILE://localhost{tmp_path}/cät 1.png": "picture.png",
+        f"file://LOCALHOST{tmp_path}/c%C3%A4t%201.png": "picture.png",
+        f"file://{socket.gethostname()}{tmp_path}/c%C3%A4t%201.png": "picture.png",
+        f"file://{tmp_path}/c%E4t%202.png": "picture.png",
         f"data:image/png;base64,{text}": "picture.png",
         f"data:;base64,{text[:20]}\n {text[20:]}": "picture.png",
         f"`{path}`": "picture.png",
@@ -421,7 +436,7 @@ def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path
         ("data:image/png;base64," + "A" * 13_981_016, "more than 10,485,760 bytes"),
         ("file:///etc/passwd", "outside the folders"),
         ("file://server/share/x.png", "not an absolute path"),
-        ("file:///%ff.png", "UTF-8"),
+        ("file:///%ff.png", "outside the folders"),
         ("file:///tmp/%2e%2e/x", "'.' or '..'"),
     ],
     ids=lambda text: f"{text[:40]} {len(text)}",
@@ -460,4 +475,4 @@ def test_an_argument_says_what_it_is(source: str, kind: str) -> None:
 
 
 def test_a_file_address_of_windows_has_its_drive_first() -> None:
-    assert pictures._path_of("file:///C:/Users/cat.png", None, windows=True) == "C:/Users/cat.png"
+    assert pictures._path_of("file:///C:/Users/cat.png", windows=True) == "C:/Users/cat.png"

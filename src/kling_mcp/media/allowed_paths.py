@@ -281,10 +281,19 @@ def _meant(folder: AllowedFolder, inside: tuple[str, ...]) -> tuple[str, ...]:
         same = [entry for entry in there if _typed(entry) == _typed(name)]
         if len(same) == 1:
             return (*inside[:depth], same[0], *inside[depth + 1 :])
-        near = same or difflib.get_close_matches(name, there[:_MAX_COMPARED], 3)
+        near = same or _nearest(name, there[:_MAX_COMPARED])
         what = "does not exist." if depth == len(inside) - 1 else f"does not exist: there is no folder {_shown(name)}."
         raise _Broken(f"{what} The nearest there: {', '.join(map(_shown, near[:3]))}." if near else what)
     return inside
+
+
+def _nearest(name: str, there: list[str]) -> list[str]:
+    """The names most like *name*, whatever their capitals."""
+    folded: dict[str, list[str]] = {}
+    for entry in there:
+        folded.setdefault(_typed(entry).casefold(), []).append(entry)
+    close = difflib.get_close_matches(_typed(name).casefold(), folded, 3)
+    return [entry for match in close for entry in folded[match]]
 
 
 def _typed(name: str) -> str:

@@ -200,7 +200,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """The picture in RGB, RGBA, L, LA or CMYK, with 8 bits."""
     if image.mode.startswith("I"):
         # Pillow's types name numpy's, which is not installed.
-        grey = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")  # pyright: ignore[reportUnknownMemberType]
+        grey = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")  # pyright: ignore[reportUnknownMemberType]
         hidden = cast("object", image.info.get("transparency"))
         if isinstance(hidden, int):
             grey.putalpha(grey.point([0 if level == round(hidden / 257) else 255 for level in range(256)]))  # pyright: ignore[reportUnknownMemberType]

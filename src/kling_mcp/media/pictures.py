@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import re
+import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -170,7 +171,7 @@ def read(
     source = unwrapped(source)
     if kind_of(source) == "data":
         return allowed_paths.Contents("the picture in the data: URI", _decoded(source, field))
-    return allowed_paths.read(_path_of(source, field), folders, max_bytes=_MAX_FILE_BYTES, field=field)
+    return allowed_paths.read(_path_of(source), folders, max_bytes=_MAX_FILE_BYTES, field=field)
 
 
 def prepare(
@@ -376,16 +377,19 @@ def _too_long(field: str | None) -> InputRefused:
     )
 
 
-def _path_of(source: str, field: str | None, *, windows: bool = sys.platform == "win32") -> str:
+def _path_of(source: str, *, windows: bool = sys.platform == "win32") -> str:
     """The path in a ``file://`` address (RFC 8089), or *source* itself."""
     if source[:5].lower() != "file:":
         return source
     rest = source[5:]
-    rest = rest[2:].removeprefix("localhost") if rest.startswith("//") else rest
-    try:
-        path = unquote_to_bytes(rest).decode()
-    except UnicodeDecodeError:
-        raise InputRefused(
-            "The file address does not spell a path in UTF-8.", "Give the absolute path itself.", field=field
-        ) from None
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        rest = slash + path if host.lower() in {"", "localhost", "127.0.0.1", _this_host()} else rest[2:]
+    # A byte that is no UTF-8 is found like one in a path, by what is shown of it.
+    path = unquote_to_bytes(rest).decode(errors="replace")
     return path.removeprefix("/") if windows and re.match(r"/[A-Za-z]:", path) else path
+
+
+def _this_host() -> str:
+    """The name of this machine, which desktops put into the addresses of files that are dragged."""
+    return socket.gethostname().lower()
