@@ -232,6 +232,17 @@ async def test_where_videos_cannot_be_decoded_nothing_offers_it_and_everything_e
                 "image_to_video", {**call, "image": f"kling://jobs/{job['job_id']}/last-frame"}
             )
 
+            for wrong in (
+                {"image": job["video"]["saved_to"]},
+                {"image": job["video"]["url"]},
+                {"image": "clip.mp4"},
+                {"image": f"kling://jobs/{job['job_id']}/video"},
+                {"image": "kling://somewhere"},
+                {"image": None},
+                {"duration": 60},
+            ):
+                offered.append(refused(await client.call_tool("image_to_video", {**call, **wrong}))["next_step"])
+
     assert await anyio.Path(job["video"]["saved_to"]).read_bytes() == sample_video((), None, None)
     assert len(offered) > 10
     assert [text for text in offered if "view_video" in text or "last-frame" in text] == []

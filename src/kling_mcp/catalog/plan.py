@@ -30,6 +30,7 @@ from kling_mcp.catalog.values import (
     truth,
     whole,
 )
+from kling_mcp.decoders import SHOWS_VIDEOS
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import unwrapped
 from kling_mcp.json_types import is_list, is_object, items_of, members_of
@@ -377,6 +378,8 @@ def _longer(argument: Argument, value: object) -> str:
 
 _CONTINUE: Final = (
     " For a longer video, another job continues the finished one: its image is kling://jobs/{job_id}/last-frame."
+    if SHOWS_VIDEOS
+    else ""
 )
 
 

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kling_mcp.decoders import SHOWS_VIDEOS
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import job_id_in, unwrapped
 from kling_mcp.json_types import is_list, is_object, items_of
@@ -72,7 +73,9 @@ _VIDEO: Final = re.compile(r"data:\s*video/.*|kling:/*jobs/[^/]+(?:/video/?)?|kj
 _JOB: Final = re.compile(r"kj_[A-Za-z0-9_-]{1,64}")
 _LAST_FRAME: Final = re.compile(r"kling:/*jobs/[^/]+/last[-_]frame/?", re.IGNORECASE)
 _NAMED: Final[dict[ArgumentKind, str]] = {
-    "picture": "an https URL, a path on this machine, a data: URI, or kling://jobs/{job_id}/last-frame",
+    "picture": "an https URL, a path on this machine, a data: URI, or kling://jobs/{job_id}/last-frame"
+    if SHOWS_VIDEOS
+    else "an https URL, a path on this machine, or a data: URI",
     "https_url": "an https URL",
     "text": "a text",
     "choice": "a text",
@@ -390,13 +393,16 @@ def _picture(argument: Argument, value: object, path: str) -> str:
     if _VIDEO.fullmatch(given):
         job = _JOB.search(given)
         frame = f"kling://jobs/{job[0] if job else '{job_id}'}/last-frame"
+        step = (
+            f"{frame} is the last frame of {'that job' if job else 'a finished job, if this is its video'}; "
+            "of any other video, a frame of it as a picture works."
+        )
         raise refused(
             path,
             value,
             "this is a video, and a picture is expected",
-            f"{frame} is the last frame of {'that job' if job else 'a finished job, if this is its video'}; "
-            "of any other video, a frame of it as a picture works.",
-            meant=frame if job else None,
+            step if SHOWS_VIDEOS else "A frame of it, saved as a picture, works.",
+            meant=frame if job and SHOWS_VIDEOS else None,
         )
     return given
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from kling_mcp.decoders import SHOWS_VIDEOS
 from kling_mcp.errors import InputRefused
 from kling_mcp.jobs.draft import Frame
 from kling_mcp.media import pictures
@@ -126,11 +127,14 @@ async def _no_video(slot: PictureSlot, value: str, job_of: Callable[[str], Await
     if pictures.kind_of(value) not in {"path", "url"} or _ending(value) not in _VIDEO_ENDINGS:
         return
     job_id = None if job_of is None else await job_of(value)
+    step = "Give a frame of it as a picture"
+    if SHOWS_VIDEOS and job_id is None:
+        step += "; kling://jobs/{job_id}/last-frame is the last frame of a finished job's video"
+    elif SHOWS_VIDEOS:
+        step = f"kling://jobs/{job_id}/last-frame is its last frame: give that to go on from where the video ends"
     raise InputRefused(
         f"{slot.argument} is {_shown(value)!r}, which is a video, and a picture is expected.",
-        "Give a frame of it as a picture; kling://jobs/{job_id}/last-frame is the last frame of a finished job's video."
-        if job_id is None
-        else f"kling://jobs/{job_id}/last-frame is its last frame: give that to go on from where the video ends.",
+        f"{step}.",
         field=slot.argument,
     )
 
@@ -183,7 +187,9 @@ async def _last_frame(
     if match is None:
         raise InputRefused(
             f"{slot.argument} is {value[:80]!r}, which is not a picture here.",
-            "kling://jobs/{job_id}/last-frame is the last frame of a finished job.",
+            "kling://jobs/{job_id}/last-frame is the last frame of a finished job."
+            if SHOWS_VIDEOS
+            else "Give an https URL, a path or a data: URI.",
             field=slot.argument,
         )
     path = await saved_video(match[1])

@@ -7,9 +7,9 @@ nothing offers what needs them.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Final
 
+from kling_mcp.decoders import SHOWS_VIDEOS, installed
 from kling_mcp.errors import NotAvailable
 
 __all__ = ["INSTALL_HINT", "SHOWS_VIDEOS", "installed", "need"]
@@ -18,15 +18,6 @@ INSTALL_HINT: Final = (
     "pip install av pillow pi-heif where kling-mcp is installed, or as the server's command: "
     "uvx --with av --with pillow --with pi-heif kling-mcp"
 )
-
-
-def installed(*modules: str) -> bool:
-    """Whether every one of *modules* can be imported; none of them is."""
-    return all(find_spec(module) is not None for module in modules)
-
-
-SHOWS_VIDEOS: Final = installed("av", "PIL")
-"""Whether pictures can be taken out of videos here: `view_video`, and last frames."""
 
 
 def need(*modules: str, purpose: str) -> None:
