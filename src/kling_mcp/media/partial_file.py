@@ -42,7 +42,9 @@ class Reason(StrEnum):
 
 _NEXT_STEPS: Final = {
     Reason.EXPIRED: "The video was made; get_job tries the link again.",
-    Reason.REFUSED_HOST: "The video itself was made; open its URL in a browser, or allow its host with KLING_MCP_MEDIA_HOSTS.",
+    Reason.REFUSED_HOST: (
+        "The video itself was made; open its URL in a browser, or allow its host with KLING_MCP_MEDIA_HOSTS."
+    ),
     Reason.DISK_FULL: "Once there is room, get_job saves it.",
     Reason.NO_PERMISSION: "Once KLING_MCP_OUTPUT_DIR names a folder that can be written to, get_job saves it.",
     Reason.DAMAGED: "get_job fetches it from the beginning.",
