@@ -259,6 +259,8 @@ def test_names_that_only_windows_reads_otherwise_are_names_elsewhere(tree: Pictu
     [
         ("Screenshot 9.41.07 AM.png", "Screenshot 9.41.07\u202fAM.png"),
         ("Screenshot\u00a09.41.07\u2009AM.png", "Screenshot 9.41.07\u202fAM.png"),
+        (r"Screenshot 9.41.07\u202fAM.png", "Screenshot 9.41.07\u202fAM.png"),
+        (r"Screenshot\xa09.41.07 AM.png", "Screenshot 9.41.07\u202fAM.png"),
         ("two blanks.png", "two  blanks.png"),
         ("two\\ \\ blanks.png", "two  blanks.png"),
         ("caf\u00e9.png", "cafe\u0301.png"),
@@ -298,7 +300,7 @@ def test_a_file_that_macos_has_moved_to_the_cloud_is_told_apart_from_a_missing_o
 def test_a_file_whose_name_is_no_text_is_found_by_what_is_shown_of_it(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(INSIDE)
 
-    for shown in ("caf?.png", "caf\ufffd.png"):
+    for shown in ("caf?.png", "caf\ufffd.png", r"caf\xe9.png", r"caf\udce9.png"):
         assert allowed_paths.read(f"{tmp_path}/{shown}", [tmp_path], max_bytes=100).data == INSIDE
 
 

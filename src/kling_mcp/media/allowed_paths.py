@@ -50,6 +50,8 @@ _DEVICE: Final = re.compile(
 _SHORT_NAME: Final = re.compile(r"~[0-9]")
 
 _SHELL_ESCAPE: Final = re.compile(r"\\(.)")
+# How answers show what is not printed as it is; so it comes back.
+_SHOWN_ESCAPE: Final = re.compile(r"\\(?:x([89a-f][0-9a-f])|u([0-9a-f]{4}))")
 # Marks that are typed, stored or copied in several ways: every kind of blank, quotes, dashes, what is not seen.
 _TYPED: Final = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'"),
@@ -298,10 +300,16 @@ def _nearest(name: str, there: list[str]) -> list[str]:
 
 def _typed(name: str) -> str:
     """*name* as it would be typed: names of which this is the same differ in nothing that a reader sees."""
+    name = _SHOWN_ESCAPE.sub(_unescaped, name)
     plain = unicodedata.normalize("NFC", name.translate(_TYPED).replace("\\", ""))
     # Bytes that are no character are shown as a question mark or a box.
     plain = re.sub("[?\ufffd\udc80-\udcff]+", "?", plain)
     return " ".join(plain.split())
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    # A byte that is no character, but for the blank that has the same number.
+    return chr(int(escape[2], 16)) if escape[2] else "\xa0" if escape[1] == "a0" else "?"
 
 
 def _unquoted(requested: str) -> str:
