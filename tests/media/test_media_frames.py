@@ -237,6 +237,23 @@ def test_where_a_part_is_missing_the_text_says_how_to_install_it() -> None:
         need("a_module_that_nobody_has", purpose="A picture of a video")
 
 
+@pytest.mark.parametrize("part", ["av", "PIL", "pi_heif"])
+def test_a_part_that_is_there_but_cannot_be_loaded_counts_as_missing(part: str, tmp_path: Path) -> None:
+    """A wheel of another machine, or a library of the system that it needs and that is gone."""
+    (tmp_path / part).mkdir()
+    (tmp_path / part / "__init__.py").write_text("raise ImportError('libc.so.6: version not found')")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from kling_mcp.media.optional import installed, need, usable\n"
+        "from kling_mcp.errors import NotAvailable\n"
+        "assert installed(sys.argv[2]) and not usable(sys.argv[2]) and usable('json')\n"
+        "try: need(sys.argv[2], purpose='A picture of a video')\n"
+        "except NotAvailable: sys.exit(7)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path), part], check=False).returncode == 7
+
+
 def test_nothing_that_decodes_is_imported_before_it_is_used() -> None:
     code = (
         "import sys; from kling_mcp.media import allowed_paths, pictures, addresses, downloads, frames;"

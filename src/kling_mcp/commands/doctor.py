@@ -30,7 +30,7 @@ from kling_mcp.fal.http import Deadline, FalHttp, TransportError
 from kling_mcp.fal.platform import FalPlatform
 from kling_mcp.jobs.sqlite.engine import SQLITE_VERSION
 from kling_mcp.media import disk
-from kling_mcp.media.optional import INSTALL_HINT, installed
+from kling_mcp.media.optional import INSTALL_HINT, usable
 from kling_mcp.money import dollars, microusd_text, usd_text
 from kling_mcp.settings import Settings
 
@@ -260,7 +260,7 @@ def _cheapest_usd() -> Decimal:
 
 def _media() -> Finding:
 
-    missing = [name for module, name in _MEDIA.items() if not installed(module)]
+    missing = [name for module, name in _MEDIA.items() if not usable(module)]
     if not missing:
         return Finding("ok", "media", "Frames of videos are shown, and pictures converted, HEIC too.")
     text = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kling_mcp.decoders import SHOWS_VIDEOS, installed
+from kling_mcp.decoders import SHOWS_VIDEOS, installed, usable
 from kling_mcp.errors import NotAvailable
 
-__all__ = ["INSTALL_HINT", "SHOWS_VIDEOS", "installed", "need"]
+__all__ = ["INSTALL_HINT", "SHOWS_VIDEOS", "installed", "need", "usable"]
 
 INSTALL_HINT: Final = (
     "pip install av pillow pi-heif where kling-mcp is installed, or as the server's command: "
@@ -22,12 +22,12 @@ INSTALL_HINT: Final = (
 
 def need(*modules: str, purpose: str) -> None:
     """
-    Make sure that *modules* are there.
+    Make sure that *modules* are there and work.
 
     Raises:
         NotAvailable: They are not; the text says how to install them.
     """
-    if not installed(*modules):
+    if not usable(*modules):
         raise NotAvailable(
             f"{purpose} needs PyAV and Pillow. They come with kling-mcp on most machines, but are not installed here.",
             f"The user can install them with: {INSTALL_HINT}",

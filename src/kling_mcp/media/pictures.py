@@ -23,7 +23,7 @@ from kling_mcp.media import allowed_paths
 from kling_mcp.media.image_probe import Format, Header, Incomplete, Malformed, inspect
 from kling_mcp.media.limits import MAX_PIXELS, NO_LIMITS, Limits, PictureLimits, accepts
 from kling_mcp.media.metadata import Drawing, drawing_only, is_srgb
-from kling_mcp.media.optional import INSTALL_HINT, installed
+from kling_mcp.media.optional import INSTALL_HINT, usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -191,8 +191,7 @@ def prepare(
         InputRefused: It is no picture, is damaged, holds a secret, or cannot be made to fit.
     """
     limits = limits or NO_LIMITS
-    pillow = installed("PIL") if pillow is None else pillow
-    heif = pillow and (installed("pi_heif") if heif is None else heif)
+    pillow = usable("PIL") if pillow is None else pillow
     if _PRIVATE_KEY.search(data) or any(secret and secret in data for secret in forbidden):
         raise InputRefused(
             f"{file_name!r} has a key or another secret in it, and an uploaded file becomes a public link.",
@@ -222,7 +221,7 @@ def prepare(
         ) from None
     changes = _removals(header, changed=drawing.data != data)
     clean = drawing.data
-    if header.format == "heic" and not heif:
+    if header.format == "heic" and not (pillow and (usable("pi_heif") if heif is None else heif)):
         raise _needs_imaging(file_name, "is a HEIC picture", _HEIC_BY_HAND, field)
     if pillow:
         from kling_mcp.media.imaging import redraw
