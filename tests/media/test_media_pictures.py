@@ -207,6 +207,14 @@ def test_what_follows_the_picture_and_what_is_written_into_it_goes() -> None:
         assert "icc_profile" not in opened(picture).info
 
 
+def test_a_square_stays_one_however_much_smaller_it_gets() -> None:
+    data = encoded(noise((300, 300)), "PNG")
+
+    for most in range(20_000, 200_000, 9_000):
+        picture = prepare(data, "square", limits=PictureLimits(max_bytes=most, formats=("png",)), pillow=True)
+        assert picture.width == picture.height
+
+
 def test_sixteen_bits_are_rounded_to_eight_and_not_cut_off() -> None:
     for deep, shown in ((0, 0), (128, 0), (129, 1), (32767, 127), (32768, 128), (65406, 254), (65535, 255)):
         picture = prepare(encoded(Image.new("I;16", (40, 30), deep), "PNG"), "scan.png", pillow=True)

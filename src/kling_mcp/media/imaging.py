@@ -314,6 +314,7 @@ def _sides(seen: tuple[int, int], scale: float) -> tuple[int, int]:
     if scale >= 1:
         return seen
     long, short = max(1, floor(max(seen) * scale + _HAIR)), max(1, ceil(min(seen) * scale - _HAIR))
+    short = min(long, short)
     return (long, short) if seen[0] >= seen[1] else (short, long)
 
 
