@@ -191,12 +191,17 @@ async def test_a_saved_video_that_somebody_took_away_is_said_to_be_gone(tmp_path
     with anyio.fail_after(60):
         async with cinema(tmp_path) as place, place.connect(NEWER) as client:
             job_id = data(await client.call_tool("multi_shot_video", film(tmp_path)))["job_id"]
-            await anyio.Path((await finished(client, job_id))["video"]["saved_to"]).unlink()
+            saved = anyio.Path((await finished(client, job_id))["video"]["saved_to"])
+            await saved.unlink()
             result = await client.call_tool("view_video", {"job_id": job_id})
+            await saved.mkdir()
+            again = {"image": f"kling://jobs/{job_id}/last-frame", "prompt": "It goes on."}
+            continued = await client.call_tool("image_to_video", again)
 
-    assert refused(result)["code"] == "not_available"
-    assert "not there" in said(result)
-    assert "get_job has the link" in said(result)
+    for answer in (result, continued):
+        assert refused(answer)["code"] == "not_available"
+        assert "not there" in said(answer)
+        assert "get_job has the link" in said(answer)
 
 
 async def test_where_videos_cannot_be_decoded_nothing_offers_it_and_everything_else_works(tmp_path: Path) -> None:

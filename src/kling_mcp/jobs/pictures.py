@@ -208,8 +208,8 @@ async def _last_frame(
 
 
 def _first_byte(path: Path) -> None:
-    """Open the file; if it is missing, the decoder says so."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+    """Open the file; if that cannot be done, the decoder says so."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
         file.read(1)
 
 
