@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kling_mcp.fal.http import Deadline, Deadlines, FalHttp
@@ -11,6 +12,8 @@ from tests.conftest import CANARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from kling_mcp.fal.storage import Content
 
 ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
 REQUEST_ID = "7d1f7f9e-6c1c-4d43-9a0c-3f7f1d1f0b1a"
@@ -56,3 +59,22 @@ def receipt(url: str, path: str = "fal-ai/kling-video", request_id: str = REQUES
     """What fal at *url* gives for a request."""
     address = f"{url}/queue/{path}/requests/{request_id}"
     return Receipt(request_id, f"{address}/status", address, f"{address}/cancel", 0)
+
+
+def a_file(data: bytes, content_type: str, file_name: str) -> Content:
+    """*data* as something to be uploaded."""
+    return _File(data, content_type, file_name)
+
+
+@dataclass(frozen=True)
+class _File:
+    data: bytes
+    content_type: str
+    file_name: str
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self.data[offset : offset + count]

@@ -11,7 +11,7 @@ from kling_mcp import errors
 from kling_mcp.fal.storage import FalStorage
 from tests.conftest import CANARY_KEY
 from tests.fal.rawserver import RawServer, answer, raw
-from tests.fal.support import NOW_SECONDS, client
+from tests.fal.support import NOW_SECONDS, a_file, client
 
 if TYPE_CHECKING:
     from kling_mcp.fal.http import FalHttp
@@ -53,8 +53,8 @@ async def test_bytes_go_up_with_the_token_and_never_with_the_key() -> None:
     async with RawServer() as server, client(server.url) as http:
         server.plan = [answer(200, token(server)), answer(200, stored(server)), answer(200, stored(server))]
         uploads = storage(http, server)
-        first = await uploads.upload(PNG, "image/png", "frame.png", lifetime_seconds=3600)
-        second = await uploads.upload(PNG, "image/png", "frame.png")
+        first = await uploads.upload(a_file(PNG, "image/png", "frame.png"), lifetime_seconds=3600)
+        second = await uploads.upload(a_file(PNG, "image/png", "frame.png"))
         asked, sent, again = server.received
 
     assert first == second == stored(server)["access_url"]
@@ -78,7 +78,7 @@ async def test_the_key_stays_away_from_an_upload_address_below_a_configured_one(
             answer(200, {"upload_url": f"{below}/put", "file_url": f"{below}/file"}),
             answer(200),
         ]
-        await storage(http, server).upload(PNG, "image/png", "frame.png")
+        await storage(http, server).upload(a_file(PNG, "image/png", "frame.png"))
 
         keys = [request.headers.get("authorization") for request in server.received]
     assert keys == [f"Key {CANARY_KEY}", "Bearer upload-token", f"Key {CANARY_KEY}", None]
@@ -90,14 +90,14 @@ async def test_the_key_stays_away_from_an_upload_address_below_a_configured_one(
         ("Grüße aus Łódź.png", "Gr_e_aus_d_.png"),
         ("../../etc/passwd", "etc_passwd"),
         ("a\r\nX-Evil: 1", "a_X-Evil_1"),
-        ("漢字", "picture"),
+        ("漢字", "file"),
         ("x" * 200 + ".jpg", "x" * 76 + ".jpg"),
     ],
 )
 async def test_a_file_name_is_made_fit_for_a_header(given: str, sent: str) -> None:
     async with RawServer() as server, client(server.url) as http:
         server.plan = [answer(200, token(server)), answer(200, stored(server))]
-        await storage(http, server).upload(PNG, "image/png\r\nX-Evil: 1", given)
+        await storage(http, server).upload(a_file(PNG, "image/png\r\nX-Evil: 1", given))
 
         assert server.received[1].headers["x-fal-file-name"] == sent
         assert server.received[1].headers["content-type"] == "application/octet-stream"
@@ -110,7 +110,7 @@ async def test_a_token_that_is_about_to_end_is_used_once(expires_at: str | None)
         server.plan = once + once
         uploads = storage(http, server)
         for _ in range(2):
-            await uploads.upload(PNG, "image/png", "frame.png")
+            await uploads.upload(a_file(PNG, "image/png", "frame.png"))
 
         assert targets(server) == [f"POST {TOKEN_PATH}", "POST /media/files/upload"] * 2
 
@@ -126,7 +126,7 @@ async def test_trouble_on_the_way_is_overcome_by_repeating() -> None:
             raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"),
             answer(200, stored(server)),
         ]
-        assert await storage(http, server).upload(PNG, "image/png", "frame.png") == stored(server)["access_url"]
+        assert await storage(http, server).upload(a_file(PNG, "image/png", "frame.png")) == stored(server)["access_url"]
 
     assert pauses == [1.0, 2.0, 9.0, 2.0]
 
@@ -150,7 +150,9 @@ async def test_a_token_answer_that_is_not_in_order_leads_to_the_other_way(name: 
             answer(200, initiated(server)),
             answer(200),
         ]
-        assert await storage(http, server).upload(PNG, "image/png", "frame.png") == initiated(server)["file_url"]
+        assert (
+            await storage(http, server).upload(a_file(PNG, "image/png", "frame.png")) == initiated(server)["file_url"]
+        )
 
         _, asked, sent = server.received
     assert (asked.method, asked.target) == ("POST", INITIATE_PATH)
@@ -170,7 +172,7 @@ async def test_an_upload_host_that_refuses_leads_to_the_other_way_and_to_a_new_t
         server.plan = [*way, *way]
         uploads = storage(http, server)
         for _ in range(2):
-            assert await uploads.upload(PNG, "image/png", "frame.png") == initiated(server)["file_url"]
+            assert await uploads.upload(a_file(PNG, "image/png", "frame.png")) == initiated(server)["file_url"]
 
         assert targets(server).count(f"POST {TOKEN_PATH}") == 2
 
@@ -185,7 +187,7 @@ async def test_an_upload_host_that_refuses_leads_to_the_other_way_and_to_a_new_t
 async def test_a_refused_key_ends_it_at_once(status: int, body: object, kind: type[errors.KlingError]) -> None:
     async with RawServer(default=answer(status, body)) as server, client(server.url, []) as http:
         with pytest.raises(kind) as caught:
-            await storage(http, server).upload(PNG, "image/png", "frame.png")
+            await storage(http, server).upload(a_file(PNG, "image/png", "frame.png"))
 
         assert targets(server) == [f"POST {TOKEN_PATH}"]
     assert caught.value.billed == "no"
@@ -195,7 +197,7 @@ async def test_a_key_that_is_refused_only_by_the_second_way_is_told_as_refused()
     async with RawServer() as server, client(server.url, []) as http:
         server.plan = [answer(200, b"<html>"), answer(401, {"detail": "?"})]
         with pytest.raises(errors.FalRejected):
-            await storage(http, server).upload(PNG, "image/png", "frame.png")
+            await storage(http, server).upload(a_file(PNG, "image/png", "frame.png"))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ async def test_bytes_never_go_to_a_host_that_is_not_fals(body: object) -> None:
     async with RawServer() as server, client(server.url, []) as http:
         server.plan = [answer(404, b""), answer(200, body)]
         with pytest.raises(errors.FalUnreachable) as caught:
-            await storage(http, server).upload(PNG, "image/png", "frame.png")
+            await storage(http, server).upload(a_file(PNG, "image/png", "frame.png"))
 
         assert len(server.received) == 2
     assert caught.value.billed == "no"
@@ -224,7 +226,7 @@ async def test_when_nothing_answers_the_picture_is_said_not_to_be_uploaded() -> 
         pass
     async with client(server.url, []) as http:
         with pytest.raises(errors.FalUnreachable, match="could not be uploaded"):
-            await storage(http, server).upload(PNG, "image/png", "frame.png")
+            await storage(http, server).upload(a_file(PNG, "image/png", "frame.png"))
 
 
 async def test_a_setting_that_is_in_the_way_of_every_connection_is_told_without_a_way_around(
@@ -234,7 +236,7 @@ async def test_a_setting_that_is_in_the_way_of_every_connection_is_told_without_
         await http.aclose()
         monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
         with pytest.raises(errors.FalUnreachable) as told:
-            await storage(http, server).upload(b"picture", content_type="image/png", file_name="picture.png")
+            await storage(http, server).upload(a_file(b"picture", "image/png", "picture.png"))
 
     assert "SSL_CERT_FILE" in told.value.what
     assert told.value.next_step == "Once that is put right, the same call works."

@@ -17,7 +17,7 @@ from kling_mcp.simulator.render import sample_video
 from kling_mcp.simulator.serve import running_in_thread
 from tests.conftest import CANARY_KEY
 from tests.fal.rawserver import RawServer, answer, raw, silence
-from tests.fal.support import ENDPOINT, REQUEST_ID, SOON, client, receipt
+from tests.fal.support import ENDPOINT, REQUEST_ID, SOON, a_file, client, receipt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,7 +103,9 @@ async def test_the_simulator_streams_a_job_to_its_end() -> None:
     simulator = Simulator(speed=200, renderer=sample_video)
     with running_in_thread(simulator) as urls, anyio.fail_after(20):
         async with client(urls.queue.removesuffix("/queue")) as http:
-            picture = await FalStorage(http, (urls.media_host,)).upload(b"p", "image/png", "a.png", lifetime_seconds=60)
+            picture = await FalStorage(http, (urls.media_host,)).upload(
+                a_file(b"p", "image/png", "a.png"), lifetime_seconds=60
+            )
             queue = FalQueue(http)
             outcome = await queue.submit(ENDPOINT, {"image_url": picture, "prompt": "A boat."}, job_id="kj_1")
             seen = await heard(queue, outcome.receipt)  # type: ignore[union-attr]

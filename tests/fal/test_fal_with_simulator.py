@@ -32,7 +32,7 @@ from kling_mcp.simulator.clock import ManualClock
 from kling_mcp.simulator.render import sample_video
 from kling_mcp.simulator.serve import serving
 from tests.conftest import CANARY_KEY
-from tests.fal.support import ENDPOINT, SOON
+from tests.fal.support import ENDPOINT, SOON, a_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -87,7 +87,7 @@ async def talking(switches: Switches | None = None, **arguments: Any) -> AsyncGe
 
 async def test_a_job_goes_from_a_picture_to_a_video_and_its_real_cost() -> None:
     async with talking() as talk:
-        picture = await talk.storage.upload(b"\x89PNG a picture", "image/png", "boat.png")
+        picture = await talk.storage.upload(a_file(b"\x89PNG a picture", "image/png", "boat.png"))
         first = await talk.accepted({**BODY, "image_url": picture})
         second = await talk.accepted()
 
@@ -234,7 +234,7 @@ async def test_the_full_path_that_fal_answers_with_nothing_is_left_for_the_short
 async def test_an_upload_goes_by_a_signed_address_where_tokens_fail() -> None:
     async with talking() as talk:
         talk.simulator.faults.add("token", faults.Answer(500), times=None)
-        url = await talk.storage.upload(b"a picture", "image/png", "boat.png", lifetime_seconds=3600)
+        url = await talk.storage.upload(a_file(b"a picture", "image/png", "boat.png"), lifetime_seconds=3600)
 
         stored = talk.simulator.files.by_url(url)
         assert stored is not None
@@ -249,7 +249,7 @@ async def test_the_client_of_the_settings_reaches_every_part() -> None:
         fal = Fal(Settings.from_environment({"FAL_KEY": CANARY_KEY, **talk.urls.environment()}))
         try:
             assert isinstance(await fal.queue.submit(ENDPOINT, BODY, job_id="kj_1"), Accepted)
-            url = await fal.storage.upload(b"a picture", "image/png", "boat.png")
+            url = await fal.storage.upload(a_file(b"a picture", "image/png", "boat.png"))
             async with fal.media.fetch(url) as fetched:
                 assert b"".join([chunk async for chunk in fetched.chunks()]) == b"a picture"
             assert ENDPOINT in await fal.platform.models([ENDPOINT, "fal-ai/kling-video/o9/image-to-video"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import av
 from PIL import Image, ImageCms, PngImagePlugin
 
-from kling_mcp.media.pictures import PictureLimits
+from kling_mcp.media.pictures import MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ RED, GREEN, BLUE, YELLOW = (210, 40, 40), (40, 150, 60), (40, 60, 190), (220, 19
 UPRIGHT: Final = (RED, GREEN, BLUE, YELLOW)
 GREYS: Final = (30, 90, 160, 230)
 WHITE: Final = (255, 255, 255)
-LIMITS: Final = PictureLimits(400_000, 300, 300, 0.4, 2.5, ("jpg", "jpeg", "png", "webp", "gif", "avif"))
+LIMITS: Final = MediaLimits(400_000, 300, 300, 0.4, 2.5, ("jpg", "jpeg", "png", "webp", "gif", "avif"))
 _STORED: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

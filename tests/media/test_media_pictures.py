@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from kling_mcp.errors import InputRefused
-from kling_mcp.media import pictures
 from kling_mcp.media.image_probe import Malformed, inspect
 from kling_mcp.media.optional import INSTALL_HINT
-from kling_mcp.media.pictures import Picture, PictureLimits, kind_of, load, prepare
+from kling_mcp.media.pictures import MediaLimits, Picture, kind_of, load, prepare
+from kling_mcp.media.sources import path_of
 
 LOCATION = b"51.4779 north"
 ORIENTATION, GPS_BLOCK, GPS_LATITUDE_REF, DESCRIPTION = 0x0112, 0x8825, 1, 0x010E
@@ -211,7 +211,7 @@ def test_a_square_stays_one_however_much_smaller_it_gets() -> None:
     data = encoded(noise((300, 300)), "PNG")
 
     for most in range(20_000, 200_000, 9_000):
-        picture = prepare(data, "square", limits=PictureLimits(max_bytes=most, formats=("png",)), pillow=True)
+        picture = prepare(data, "square", limits=MediaLimits(max_bytes=most, formats=("png",)), pillow=True)
         assert picture.width == picture.height
 
 
@@ -278,7 +278,7 @@ def test_an_avif_with_metadata_is_converted_or_refused() -> None:
 
 def test_a_picture_of_too_many_bytes_is_scaled_down_or_refused_with_numbers() -> None:
     data = encoded(noise((300, 200)), "JPEG", quality=95)
-    limits = PictureLimits(max_bytes=30_000)
+    limits = MediaLimits(max_bytes=30_000)
 
     picture = prepare(data, "cat.jpeg", limits=limits, pillow=True)
 
@@ -294,11 +294,11 @@ def test_a_picture_of_too_many_bytes_is_scaled_down_or_refused_with_numbers() ->
 
 def test_a_large_png_becomes_a_jpeg_before_it_loses_pixels() -> None:
     data = encoded(noise((300, 200)), "PNG")
-    limits = PictureLimits(max_bytes=170_000)
+    limits = MediaLimits(max_bytes=170_000)
 
     picture = prepare(data, "cat.png", limits=limits, pillow=True)
     see_through = prepare(encoded(noise((300, 200), "RGBA"), "PNG"), "cat.png", limits=limits, pillow=True)
-    only_png = prepare(data, "cat.png", limits=PictureLimits(max_bytes=170_000, formats=("png",)), pillow=True)
+    only_png = prepare(data, "cat.png", limits=MediaLimits(max_bytes=170_000, formats=("png",)), pillow=True)
 
     assert (picture.content_type, picture.width) == ("image/jpeg", 300)
     assert picture.changes == ("converted from PNG to JPEG",)
@@ -326,7 +326,7 @@ def test_a_large_png_becomes_a_jpeg_before_it_loses_pixels() -> None:
 def test_a_format_that_is_not_taken_is_converted_or_refused(
     data: bytes, accepted: tuple[str, ...], content_type: str
 ) -> None:
-    limits = PictureLimits(formats=accepted)
+    limits = MediaLimits(formats=accepted)
 
     picture = prepare(data, "cat.old", limits=limits, pillow=True)
 
@@ -340,7 +340,7 @@ def test_a_format_that_is_not_taken_is_converted_or_refused(
 def test_of_an_animation_the_first_frame_is_used() -> None:
     data = encoded(drawn(), "GIF", save_all=True, append_images=[Image.new("RGB", (40, 30), "green")])
 
-    picture = prepare(data, "cat.gif", limits=PictureLimits(formats=("png",)), pillow=True)
+    picture = prepare(data, "cat.gif", limits=MediaLimits(formats=("png",)), pillow=True)
 
     assert "only the first picture of the animation is used" in picture.changes
     assert opened(picture).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
@@ -350,15 +350,15 @@ def test_of_an_animation_the_first_frame_is_used() -> None:
 @pytest.mark.parametrize(
     ("size", "limits", "numbers"),
     [
-        ((299, 400), PictureLimits(min_width=300, min_height=300), ("299 x 400", "at least 300 x 300")),
-        ((400, 299), PictureLimits(min_height=300), ("400 x 299", "at least 1 x 300")),
-        ((399, 1000), PictureLimits(min_aspect_ratio=0.4, max_aspect_ratio=2.5), ("399 x 1000", "0.40", "0.4 to 2.5")),
-        ((1001, 400), PictureLimits(max_aspect_ratio=Decimal("2.5")), ("1001 x 400", "2.50", "0 to 2.5")),
-        ((100, 400), PictureLimits(min_aspect_ratio=Decimal("0.4")), ("100 x 400", "0.25", "0.4 to any")),
+        ((299, 400), MediaLimits(min_width=300, min_height=300), ("299 x 400", "at least 300 x 300")),
+        ((400, 299), MediaLimits(min_height=300), ("400 x 299", "at least 1 x 300")),
+        ((399, 1000), MediaLimits(min_aspect_ratio=0.4, max_aspect_ratio=2.5), ("399 x 1000", "0.40", "0.4 to 2.5")),
+        ((1001, 400), MediaLimits(max_aspect_ratio=Decimal("2.5")), ("1001 x 400", "2.50", "0 to 2.5")),
+        ((100, 400), MediaLimits(min_aspect_ratio=Decimal("0.4")), ("100 x 400", "0.25", "0.4 to any")),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_with_numbers(
-    size: tuple[int, int], limits: PictureLimits, numbers: tuple[str, ...], pillow: bool
+    size: tuple[int, int], limits: MediaLimits, numbers: tuple[str, ...], pillow: bool
 ) -> None:
     with pytest.raises(InputRefused) as refused:
         prepare(encoded(drawn(size), "PNG"), "cat.png", limits=limits, pillow=pillow, field="end_image")
@@ -370,7 +370,7 @@ def test_a_shape_that_does_not_fit_is_refused_with_numbers(
 
 @pytest.mark.parametrize("size", [(400, 1000), (1000, 400), (300, 300)])
 def test_a_shape_at_the_very_limit_fits(size: tuple[int, int]) -> None:
-    limits = PictureLimits(10_000_000, 300, 300, 0.4, 2.5, ("jpg", "png"))
+    limits = MediaLimits(10_000_000, 300, 300, 0.4, 2.5, ("jpg", "png"))
 
     assert prepare(encoded(drawn(size), "PNG"), "cat.png", limits=limits).width == size[0]
 
@@ -380,7 +380,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_not_decoded() -> None:
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\0" + b"\0\0\0\0IEND\xae\x42\x60\x82"
 
     with pytest.raises(InputRefused, match="60000 x 60000 pixels; at most 256,000,000"):
-        prepare(bomb, "bomb.png", limits=PictureLimits(formats=("jpeg",)), pillow=True)
+        prepare(bomb, "bomb.png", limits=MediaLimits(formats=("jpeg",)), pillow=True)
 
 
 def test_a_picture_comes_from_a_path_a_file_address_or_a_data_uri(tmp_path: Path) -> None:
@@ -483,4 +483,4 @@ def test_an_argument_says_what_it_is(source: str, kind: str) -> None:
 
 
 def test_a_file_address_of_windows_has_its_drive_first() -> None:
-    assert pictures._path_of("file:///C:/Users/cat.png", windows=True) == "C:/Users/cat.png"
+    assert path_of("file:///C:/Users/cat.png", windows=True) == "C:/Users/cat.png"

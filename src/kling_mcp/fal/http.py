@@ -138,7 +138,7 @@ class FalHttp:
         *,
         deadline: Deadline,
         headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
         pool: Pool = "api",
         authenticated: bool = True,
         max_bytes: int = JSON_BYTES,
@@ -150,7 +150,8 @@ class FalHttp:
 
         It is sent once, except for calls that may be made twice: with more *tries* it is sent again after a transport
         error or a 5xx answer, and after a 429 answer too if *slow_down*. Cancelling closes the connection; the request
-        may have arrived by then.
+        may have arrived by then. A *content* that is a function is called for each try, and must come with its
+        Content-Length among the *headers*.
 
         Raises:
             TransportError: No whole answer came to the last try.
@@ -167,7 +168,7 @@ class FalHttp:
                         method,
                         url,
                         headers={**(headers or {}), **(self._authorization(url) if authenticated else {})},
-                        content=content,
+                        content=content() if callable(content) else content,
                         timeout=timeout(deadline),
                         extensions={"trace": progress.trace},
                     ) as response:

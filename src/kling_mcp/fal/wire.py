@@ -303,6 +303,8 @@ class StorageAnswer(_Answer):
     upload_url: Text = ""
     file_url: Text = ""
     access_url: Text = ""
+    upload_id: Annotated[str, PlainValidator(text)] = Field("", validation_alias="uploadId")
+    etag: Text = ""
 
 
 # ---- the platform

@@ -155,9 +155,7 @@ class Submitter:
         if known is not None and self._settings.backend == "fal":
             return known.url
         self._store.runtime.checkpoint("uploading")
-        url = await self._fal().storage.upload(
-            picture.data, picture.content_type, picture.file_name, lifetime_seconds=UPLOAD_LIFETIME_SECONDS
-        )
+        url = await self._fal().storage.upload(picture, lifetime_seconds=UPLOAD_LIFETIME_SECONDS)
         upload = Upload(picture.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
         self._store.runtime.checkpoint("uploaded")
         await self._store.run(lambda ledger: ledger.remember_upload(upload))

@@ -32,9 +32,9 @@ else:
     from kling_mcp.media import fs_posix as system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-__all__ = ["AllowedFolder", "Contents", "FolderHandle", "explained", "locate", "read"]
+__all__ = ["AllowedFolder", "Contents", "FolderHandle", "OpenFile", "explained", "locate", "opened", "read"]
 
 FolderHandle = system.FolderHandle
 """An open folder that files are written to: see ``fs_posix.py``."""
@@ -78,6 +78,7 @@ _PRIVACY_STEP: Final = (
     "On macOS the user can allow it in System Settings, Privacy & Security, Files and Folders for the "
     "app that starts this server; or copy the file to another allowed folder."
 )
+_CHANGED: Final = "changed while it was being read."
 _LATER_STEP: Final = "The same call works a little later."
 _RULES_BY_ERRNO: Final[dict[int, tuple[str, str | None]]] = {
     errno.ENOENT: ("does not exist.", None),
@@ -136,6 +137,15 @@ class Contents:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file in an allowed folder while it is open: its descriptor, its name without the folder, and its bytes."""
+
+    descriptor: int
+    name: str
+    size: int
+
+
 def read(
     requested: str,
     folders: Iterable[Path | AllowedFolder],
@@ -145,32 +155,58 @@ def read(
     open_inside: Callable[[Path, Sequence[str]], int] = system.open_inside,
 ) -> Contents:
     """
-    Read the file *requested*, which must lie in one of *folders*.
+    Read the file *requested*, which must lie in one of *folders*: see `opened`.
+
+    Raises:
+        InputRefused: The path breaks a rule, or what is there is not a plain file that can be read.
+    """
+    with opened(requested, folders, max_bytes=max_bytes, field=field, open_inside=open_inside) as file:
+        return Contents(file.name, _read_whole(file))
+
+
+@contextlib.contextmanager
+def opened(
+    requested: str,
+    folders: Iterable[Path | AllowedFolder],
+    *,
+    max_bytes: int,
+    field: str | None = None,
+    what: str = "picture",
+    open_inside: Callable[[Path, Sequence[str]], int] = system.open_inside,
+) -> Generator[OpenFile]:
+    """
+    The file *requested*, which must lie in one of *folders*, while it is open.
+
+    At the end it must be as it was, so that what was read of it belongs together.
 
     Args:
         requested: An absolute path, as the caller wrote it; ``~`` is the home folder.
         folders: The folders that may be read from.
         max_bytes: The most bytes that a file may have.
         field: The argument that the path came in, for the refusal.
+        what: What the file should be, for the refusal: ``picture``, ``video`` or ``audio file``.
         open_inside: Opens a file below a folder without following a link.
 
     Raises:
-        InputRefused: The path breaks a rule, or what is there is not a plain file that can be read.
+        InputRefused: The path breaks a rule, what is there is not a plain file that can be read, or it changed.
     """
     allowed = [AllowedFolder.at(folder) for folder in folders]
-    folder, inside = locate(requested, allowed, field=field)
+    folder, inside = locate(requested, allowed, field=field, what=what)
     try:
         descriptor, name = _opened(folder, inside, allowed, open_inside)
         try:
-            data = _read_whole(descriptor, max_bytes)
+            before = os.fstat(descriptor)
+            _judge_file(before, max_bytes)
+            yield OpenFile(descriptor, name, before.st_size)
+            if _moment(before) != _moment(os.fstat(descriptor)):
+                raise _Broken(_CHANGED)
         finally:
             os.close(descriptor)
     except OSError as error:
         rule, step = explained(error)
-        raise _refused(requested, rule, allowed, field, step) from None
+        raise _refused(requested, rule, allowed, field, step, what=what) from None
     except _Broken as broken:
-        raise _refused(requested, str(broken), allowed, field, broken.step) from None
-    return Contents(name, data)
+        raise _refused(requested, str(broken), allowed, field, broken.step, what=what) from None
 
 
 def explained(error: OSError) -> tuple[str, str | None]:
@@ -188,6 +224,7 @@ def locate(
     folders: Iterable[Path | AllowedFolder],
     *,
     field: str | None = None,
+    what: str = "picture",
     windows: bool = sys.platform == "win32",
 ) -> tuple[AllowedFolder, tuple[str, ...]]:
     """
@@ -200,6 +237,7 @@ def locate(
         requested: An absolute path, as the caller wrote it.
         folders: The folders that may be read from.
         field: The argument that the path came in, for the refusal.
+        what: What the file should be, for the refusal.
         windows: Whether the path is one of Windows.
 
     Raises:
@@ -218,12 +256,12 @@ def locate(
         if found is None and windows == (sys.platform == "win32"):
             found = _reached(os.path.join(*parts), allowed)  # noqa: PTH118 - from parts of either system
         if found is None:
-            raise _Broken("is outside the folders that pictures may be read from.")
+            raise _Broken("is outside the folders that files may be read from.")
         for name in found[1]:
             _judge_name(name, windows=windows)
     except _Broken as broken:
-        _explain_sandbox(requested, allowed, field)
-        raise _refused(requested, str(broken), allowed, field, broken.step) from None
+        _explain_sandbox(requested, allowed, field, what)
+        raise _refused(requested, str(broken), allowed, field, broken.step, what=what) from None
     return found
 
 
@@ -320,7 +358,7 @@ def _unquoted(requested: str) -> str:
 
 
 def _judge_letters(path: str) -> None:
-    """Refuse what no path of a picture has, on any system."""
+    """Refuse what no path of a file has, on any system."""
     if not path or len(path) > _MAX_PATH_CHARACTERS:
         raise _Broken(f"is not a path: it has to have 1 to {_MAX_PATH_CHARACTERS} characters.")
     if _CONTROL.search(path) or any("\ud800" <= character <= "\udfff" for character in path):
@@ -387,17 +425,15 @@ class _Broken(Exception):
         self.step = step
 
 
-def _read_whole(descriptor: int, max_bytes: int) -> bytes:
-    before = os.fstat(descriptor)
-    _judge_file(before, max_bytes)
+def _read_whole(file: OpenFile) -> bytes:
     pieces: list[bytes] = []
     # One byte more than there should be, so that a file that grows is noticed.
-    missing = before.st_size + 1
-    while missing and (piece := os.read(descriptor, missing)):
+    missing = file.size + 1
+    while missing and (piece := os.read(file.descriptor, missing)):
         pieces.append(piece)
         missing -= len(piece)
-    if missing != 1 or _moment(before) != _moment(os.fstat(descriptor)):
-        raise _Broken("changed while it was being read.")
+    if missing != 1:
+        raise _Broken(_CHANGED)
     return b"".join(pieces)
 
 
@@ -416,29 +452,30 @@ def _moment(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_nlink
 
 
-def _explain_sandbox(requested: str, allowed: list[AllowedFolder], field: str | None) -> None:
+def _explain_sandbox(requested: str, allowed: list[AllowedFolder], field: str | None, what: str) -> None:
     if _SANDBOX.match(requested):
         raise InputRefused(
             f"The path {_shown(requested)} is in the assistant's own sandbox, which this server cannot see: "
             "it runs on the user's machine.",
-            f"Ask the user to save the picture on their own machine. {_next_step(allowed)}",
+            f"Ask the user to save the {what} on their own machine. {_next_step(allowed, what)}",
             field=field,
         )
 
 
 def _refused(
-    requested: str, rule: str, allowed: list[AllowedFolder], field: str | None, step: str | None = None
+    requested: str, rule: str, allowed: list[AllowedFolder], field: str | None, step: str | None = None, *, what: str
 ) -> InputRefused:
-    return InputRefused(f"The path {_shown(requested)} {rule}", step or _next_step(allowed), field=field)
+    return InputRefused(f"The path {_shown(requested)} {rule}", step or _next_step(allowed, what), field=field)
 
 
-def _next_step(allowed: list[AllowedFolder]) -> str:
+def _next_step(allowed: list[AllowedFolder], what: str) -> str:
     if not allowed:
         return "KLING_MCP_INPUT_DIRS names no folder that may be read from: give an https URL."
     names = [str(folder.path)[:200] for folder in allowed[:_MAX_SHOWN_FOLDERS]]
     more = [f"{len(allowed) - len(names)} more"] if len(allowed) > len(names) else []
     return (
-        "Give the absolute path of a picture in one of the folders that may be read from (KLING_MCP_INPUT_DIRS): "
+        f"Give the absolute path of {'an' if what[0] == 'a' else 'a'} {what} in one of the folders that may be read "
+        "from (KLING_MCP_INPUT_DIRS): "
         f"{', '.join([*names, *more])}; or an https URL."
     )
 

@@ -1,4 +1,4 @@
-"""What an endpoint accepts as a picture."""
+"""What an endpoint accepts as a picture, a video or sound."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from decimal import Decimal
 
-__all__ = ["MAX_PIXELS", "NO_LIMITS", "Limits", "PictureLimits", "accepts"]
+__all__ = ["MAX_PIXELS", "NO_LIMITS", "Limits", "MediaLimits", "accepts"]
 
 MAX_PIXELS: Final = 256_000_000
 """Phones make 200 megapixels; a small file can claim any number."""
 
 
 class Limits(Protocol):
-    """What an endpoint accepts; None where it does not say. The catalog has such a value for each picture."""
+    """What an endpoint accepts; None where it does not say. The catalog has such a value for each file."""
 
     @property
     def max_bytes(self) -> int | None:
@@ -54,14 +54,34 @@ class Limits(Protocol):
         ...
 
     @property
+    def min_seconds(self) -> Decimal | None:
+        """Length."""
+        ...
+
+    @property
+    def max_seconds(self) -> Decimal | None:
+        """Length."""
+        ...
+
+    @property
+    def min_fps(self) -> int | Decimal | None:
+        """Pictures per second."""
+        ...
+
+    @property
+    def max_fps(self) -> int | Decimal | None:
+        """Pictures per second."""
+        ...
+
+    @property
     def formats(self) -> Collection[str] | None:
         """Names such as ``jpeg`` or ``image/jpeg``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """What an endpoint accepts: bytes, pixels, width divided by height, and names such as ``jpeg``."""
+class MediaLimits:
+    """What an endpoint accepts: bytes, pixels, width divided by height, length, and names such as ``jpeg``."""
 
     max_bytes: int | None = None
     min_width: int | None = None
@@ -71,9 +91,13 @@ class PictureLimits:
     formats: tuple[str, ...] | None = None
     max_width: int | None = None
     max_height: int | None = None
+    min_seconds: Decimal | None = None
+    max_seconds: Decimal | None = None
+    min_fps: int | Decimal | None = None
+    max_fps: int | Decimal | None = None
 
 
-NO_LIMITS: Final = PictureLimits()
+NO_LIMITS: Final = MediaLimits()
 
 
 def accepts(limits: Limits, name: str) -> bool:

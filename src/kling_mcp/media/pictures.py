@@ -8,22 +8,18 @@ large, of another format, or of a kind that programs show wrong; without it such
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
-import socket
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Final
 
 from kling_mcp.errors import InputRefused
 from kling_mcp.media import allowed_paths
 from kling_mcp.media.image_probe import Format, Header, Incomplete, Malformed, inspect
-from kling_mcp.media.limits import MAX_PIXELS, NO_LIMITS, Limits, PictureLimits, accepts
+from kling_mcp.media.limits import MAX_PIXELS, NO_LIMITS, Limits, MediaLimits, accepts
 from kling_mcp.media.metadata import Drawing, drawing_only, is_srgb
 from kling_mcp.media.optional import INSTALL_HINT, usable
+from kling_mcp.media.sources import MAX_DATA_URI_BYTES, decoded, kind_of, path_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,8 +30,8 @@ __all__ = [
     "MAX_PIXELS",
     "NO_LIMITS",
     "Limits",
+    "MediaLimits",
     "Picture",
-    "PictureLimits",
     "check",
     "kind_of",
     "load",
@@ -44,24 +40,8 @@ __all__ = [
     "unwrapped",
 ]
 
-MAX_DATA_URI_BYTES: Final = 10 * 1024 * 1024
 _MAX_FILE_BYTES: Final = 128 * 1024 * 1024
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
-# RFC 2397; programs leave out its beginning, or write it twice.
-_DATA_URI: Final = re.compile(
-    r"data:[^,]{0,200}?(?P<base64>;\s*base64)?\s*,|(?:image/[a-z0-9.+-]{1,40};\s*)?base64\s*[,:]", re.IGNORECASE
-)
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_=%\s\\-]+")
-# How the base64 of each format begins. What is as short as a path may be one.
-_BARE_BASE64: Final = re.compile(r"(?:/9j/|_9j_|\\/9j\\/|iVBORw0KGgo|R0lGOD|UklGR|AAAA[A-Za-z0-9+/_-]{2}Z0eXB)")
-_MIN_BARE_CHARACTERS: Final = 64
-# What programs, chats and notes put around an address.
-_WRAPPING: Final = {'"': '"', "'": "'", "`": "`", "<": ">", "\u201c": "\u201d", "\u2018": "\u2019", "«": "»"}
-_MARKDOWN: Final = re.compile(r"!?\[[^\]]*\]\(\s*<?(\S+?)>?(?:\s+[\"'][^)]*)?\s*\)")
-_WRAPPED_DATA: Final = re.compile(r"(?:!?\[[^\]]*\]|url)\(\s*(?=[\"'<]?data:)", re.IGNORECASE)
-_PYTHON_BYTES: Final = re.compile(r"b(?=['\"](?:data:|/9j/|iVBORw0KGgo|R0lGOD|UklGR|AAAA))")
-_BLANKS: Final = " \t\r\n\v\f\xa0\u200b\u200c\u200d\u2060\ufeff"
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=\S)")
 _ENDINGS: Final[dict[Format, str]] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "gif": ".gif"}
 _FORMATS: Final = "JPEG, PNG, WebP, GIF, AVIF or HEIC"
 _BY_HAND: Final = "Open it in any picture program and save it as an ordinary JPEG, then give that"
@@ -69,10 +49,6 @@ _HEIC_BY_HAND: Final = (
     "Open it on the iPhone or Mac and export it as JPEG (in Preview: File, Export), or with ImageMagick: "
     "magick picture.heic picture.jpg. An iPhone makes JPEG itself with Settings, Camera, Formats, Most Compatible"
 )
-
-_MAX_WRAPPED_CHARACTERS: Final = 16_384
-
-Source = Literal["url", "data", "job", "path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +74,14 @@ class Picture:
     sha256: str
     changes: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
 
-def unwrapped(source: str) -> str:
-    """*source* without the blanks, quotes, brackets and Markdown around it."""
-    source = source.strip(_BLANKS)
-    if (link := _WRAPPED_DATA.match(source[:400])) and source.endswith(")"):
-        source = source[link.end() : -1].strip()
-    elif len(source) <= _MAX_WRAPPED_CHARACTERS and (link := _MARKDOWN.fullmatch(source)):
-        source = link[1]
-    if _PYTHON_BYTES.match(source):
-        source = source[1:]
-    while len(source) > 1 and _WRAPPING.get(source[0]) == source[-1]:
-        source = source[1:-1].strip()
-    return source
-
-
-def kind_of(source: str) -> Source:
-    """What a picture argument is: a web address, a ``data:`` URI or base64, a job's address, or else a path."""
-    source = unwrapped(source)
-    if _DATA_URI.match(source[:300]) or source[:5].lower() == "data:":
-        return "data"
-    if _BARE_BASE64.match(source) and len(source) >= _MIN_BARE_CHARACTERS and _BASE64.fullmatch(source):
-        return "data"
-    scheme = match[0].lower() if (match := _SCHEME.match(source[:40])) else ""
-    if scheme == "kling:":
-        return "job"
-    if source[:4].lower() == "www.":
-        return "url"
-    return "path" if scheme in {"", "file:", "sandbox:"} else "url"
+    def read(self, offset: int, count: int) -> bytes:
+        """At most *count* bytes from *offset* on."""
+        return self.data[offset : offset + count]
 
 
 def load(
@@ -170,8 +126,9 @@ def read(
     """
     source = unwrapped(source)
     if kind_of(source) == "data":
-        return allowed_paths.Contents("the picture in the data: URI", _decoded(source, field))
-    return allowed_paths.read(_path_of(source), folders, max_bytes=_MAX_FILE_BYTES, field=field)
+        data = decoded(source, what="picture", field=field)
+        return allowed_paths.Contents("the picture in the data: URI", data)
+    return allowed_paths.read(path_of(source), folders, max_bytes=_MAX_FILE_BYTES, field=field)
 
 
 def prepare(
@@ -327,68 +284,3 @@ def _removals(header: Header, *, changed: bool) -> tuple[str, ...]:
     if header.location:
         return ("the place where it was taken (GPS) and other metadata removed",)
     return ("metadata removed",) if changed else ()
-
-
-def _decoded(source: str, field: str | None) -> bytes:
-    payload, base64_coded = source, True
-    while start := _DATA_URI.match(payload[:300]):
-        base64_coded = start["base64"] is not None or start[0][:5].lower() != "data:"
-        payload = payload[start.end() :]
-    if base64_coded or _BARE_BASE64.match(payload):
-        base64_coded, payload = True, unwrapped(payload)
-    # Four characters carry three bytes; what is longer need not be decoded to be too long.
-    if len(payload) * 3 // 4 > MAX_DATA_URI_BYTES + 3 + payload.count("\n") * 2:
-        raise _too_long(field)
-    data = _from_base64(payload) if base64_coded else unquote_to_bytes(payload)
-    if data is None or payload[:5].lower() == "data:":
-        raise InputRefused(
-            "The data: URI has characters in it that are not base64, or is cut off.",
-            "Give the whole picture as data:image/png;base64,…, or save it as a file and give the path.",
-            field=field,
-        )
-    if not data:
-        raise InputRefused("The data: URI has no picture in it.", "Give the picture itself, or its path.", field=field)
-    if len(data) > MAX_DATA_URI_BYTES:
-        raise _too_long(field)
-    return data
-
-
-def _from_base64(payload: str) -> bytes | None:
-    """The bytes, however they are cut into lines, escaped and padded (RFC 4648, both alphabets), or None."""
-    text = unquote_to_bytes(payload).decode("latin-1") if "%" in payload else payload
-    parts = text.strip().split(" ")
-    # Read as the field of a form, each plus has become a blank; one after every so many fours is a line break instead.
-    lines = len({len(part) for part in parts[:-1]}) < 2 and len(parts[0]) % 4 == 0
-    if not lines and not re.search(r"[+\-_\\\r\n]", text):
-        text = "+".join(parts)
-    text = re.sub(r"\\[nrt]|\s", "", text).replace("\\/", "/").replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _too_long(field: str | None) -> InputRefused:
-    return InputRefused(
-        f"The data: URI has more than {MAX_DATA_URI_BYTES:,} bytes.",
-        "Save the picture in one of the folders that KLING_MCP_INPUT_DIRS names and give its path.",
-        field=field,
-    )
-
-
-def _path_of(source: str, *, windows: bool = sys.platform == "win32") -> str:
-    """The path in a ``file://`` address (RFC 8089), or *source* itself."""
-    if source[:5].lower() != "file:":
-        return source
-    rest = source[5:]
-    if rest.startswith("//"):
-        host, slash, path = rest[2:].partition("/")
-        rest = slash + path if host.lower() in {"", "localhost", "127.0.0.1", _this_host()} else rest[2:]
-    # A byte that is no UTF-8 is found like one in a path, by what is shown of it.
-    path = unquote_to_bytes(rest).decode(errors="replace")
-    return path.removeprefix("/") if windows and re.match(r"/[A-Za-z]:", path) else path
-
-
-def _this_host() -> str:
-    """The name of this machine, which desktops put into the addresses of files that are dragged."""
-    return socket.gethostname().lower()

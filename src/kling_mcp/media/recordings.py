@@ -1,0 +1,359 @@
+"""
+Videos and sound in: from a path, a ``data:`` URI or a job's saved video to a private copy that an endpoint accepts.
+
+They can be hundreds of megabytes, so they are copied piece by piece, and what is uploaded is the copy: nothing that
+happens to the file meanwhile changes what was checked. Like pictures they are known by their bytes and not by their
+names, and leave under a neutral name. Everything here happens before any upload and any money, and blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Literal
+
+from kling_mcp.errors import ArgumentFault, InputRefused
+from kling_mcp.media import allowed_paths
+from kling_mcp.media.limits import NO_LIMITS
+from kling_mcp.media.measuring import Measured, Unreadable, measured
+from kling_mcp.media.optional import usable
+from kling_mcp.media.private_file import PrivateFile
+from kling_mcp.media.recording_probe import HEAD_BYTES, Format, format_of, what_else
+from kling_mcp.media.sources import decoded, kind_of, path_of, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from kling_mcp.media.limits import Limits
+    from kling_mcp.media.measuring import Bytes
+
+__all__ = ["MAX_FILE_BYTES", "Kind", "Recording", "load", "of_saved"]
+
+MAX_FILE_BYTES: Final = 1 << 30
+
+Kind = Literal["video", "audio"]
+
+_PIECE_BYTES: Final = 1024 * 1024
+_WHAT: Final[dict[Kind, str]] = {"video": "video", "audio": "audio file"}
+_SOUND_ONLY: Final = frozenset({"mp3", "wav", "m4a", "aac", "ogg", "flac"})
+_CONTENT_TYPES: Final[dict[Format, str]] = {
+    "mp4": "video/mp4",
+    "mov": "video/quicktime",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "m4a": "audio/mp4",
+    "aac": "audio/aac",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+}
+_ALIASES: Final = {"m4v": "mp4", "quicktime": "mov", "mpeg": "mp3", "x-wav": "wav", "wave": "wav", "x-m4a": "m4a",
+                   "oga": "ogg", "opus": "ogg", "x-flac": "flac", "x-matroska": "mkv"}  # fmt: skip
+_PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_LONGEST_SECRET: Final = 1024
+_FPS_TOLERANCE: Final = Decimal("0.1")
+"""24 pictures per second are 23.976 where television once was analogue."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """
+    A video or sound that may be uploaded.
+
+    Its bytes are in a private file, which is gone once nothing holds the recording.
+
+    Args:
+        file: The bytes.
+        content_type: Such as ``video/mp4``, from the bytes.
+        file_name: A name that says nothing about the owner, with the ending that fits the bytes.
+        seconds: How long it is; None where that cannot be measured here.
+        width: Pixels per row, as seen; None for sound alone.
+        height: Rows, as seen.
+        fps: Pictures per second, on average.
+        sound: Whether there is sound in it.
+        changes: What was changed, one phrase each.
+    """
+
+    file: PrivateFile
+    content_type: str
+    file_name: str
+    seconds: Decimal | None
+    width: int | None
+    height: int | None
+    fps: Decimal | None
+    sound: bool
+    changes: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes, in hexadecimal."""
+        return self.file.sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.file.size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """At most *count* bytes from *offset* on."""
+        return self.file.read(offset, count)
+
+
+def load(
+    source: str,
+    *,
+    kind: Kind,
+    folders: Iterable[Path | allowed_paths.AllowedFolder],
+    limits: Limits | None = None,
+    field: str | None = None,
+    forbidden: Iterable[bytes] = (),
+) -> Recording:
+    """
+    The recording that a path, a ``file://`` address or a ``data:`` URI means, checked.
+
+    Args:
+        source: What the caller gave.
+        kind: Whether a video or sound is wanted; a video counts as sound where *limits* name a format of videos.
+        folders: The folders that files may be read from.
+        limits: What the endpoint accepts.
+        field: The argument it came in, for a refusal.
+        forbidden: Byte strings that must not leave this machine, such as the fal key.
+
+    Raises:
+        InputRefused: The place or the file breaks a rule; every rule that the file breaks is named.
+        NotAvailable: There is no room for the copy.
+    """
+    source, what = unwrapped(source), _WHAT[kind]
+    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden))
+    if kind_of(source) == "data":
+        return wanted.from_bytes(_InMemory(decoded(source, what=what, field=field)), f"the {what} in the data: URI")
+    with allowed_paths.opened(path_of(source), folders, max_bytes=MAX_FILE_BYTES, field=field, what=what) as file:
+        return wanted.from_bytes(_OnDisk(file.descriptor, file.size), file.name)
+
+
+def of_saved(
+    path: Path, *, kind: Kind, limits: Limits | None = None, field: str | None = None, forbidden: Iterable[bytes] = ()
+) -> Recording:
+    """
+    The recording at *path*, where this program itself has saved it: see `load`.
+
+    Raises:
+        InputRefused: It is gone, or breaks a rule of the endpoint.
+        NotAvailable: There is no room for the copy.
+    """
+    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden))
+    try:
+        with path.open("rb") as file:
+            return wanted.from_bytes(_OnDisk(file.fileno(), os.fstat(file.fileno()).st_size), path.name)
+    except OSError as error:
+        rule, step = allowed_paths.explained(error)
+        raise InputRefused(
+            f"The saved video {path.name!r} {rule}", step or "get_job has the link to the original.", field=field
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self.data[offset : offset + count]
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """A file that one thread reads by its open descriptor."""
+
+    descriptor: int
+    size: int
+
+    def read(self, offset: int, count: int) -> bytes:
+        os.lseek(self.descriptor, offset, os.SEEK_SET)
+        return os.read(self.descriptor, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What an argument takes, and the way of a file to it."""
+
+    kind: Kind
+    limits: Limits
+    field: str | None
+    forbidden: tuple[bytes, ...]
+
+    def from_bytes(self, file: Bytes, name: str) -> Recording:
+        """
+        A checked copy of *file*.
+
+        Raises:
+            InputRefused: It may not be used.
+        """
+        head = file.read(0, HEAD_BYTES)
+        form = format_of(head)
+        if form is None:
+            raise InputRefused(
+                f"{name!r} is {what_else(head)}, and {self._taken} is expected.", self._way_out, field=self.field
+            )
+        copy = PrivateFile(self._without_secrets(_pieces(file), name))
+        seen = self._measured(copy, form, name)
+        if form == "mp4" and seen is not None and seen.width is None:
+            form = "m4a"
+        recording = Recording(
+            file=copy,
+            content_type=_CONTENT_TYPES[form],
+            file_name=f"{'audio' if form in _SOUND_ONLY else 'video'}.{form}",
+            seconds=None if seen is None else seen.seconds,
+            width=None if seen is None else seen.width,
+            height=None if seen is None else seen.height,
+            fps=None if seen is None else seen.fps,
+            sound=seen is None or seen.sound,
+        )
+        self._check(recording, form, name)
+        return recording
+
+    @property
+    def _taken(self) -> str:
+        return "a video" if self.kind == "video" else "an audio file"
+
+    @property
+    def _formats(self) -> tuple[str, ...]:
+        named = (entry.lower().rpartition("/")[2].removeprefix(".") for entry in self.limits.formats or ())
+        return tuple(dict.fromkeys(_ALIASES.get(name, name) for name in named))
+
+    @property
+    def _way_out(self) -> str:
+        usual = ("mp4", "mov") if self.kind == "video" else ("mp3", "wav")
+        return f"Give {self._taken} ({', '.join(self._formats or usual)}); most programs can export what they play so."
+
+    def _measured(self, file: PrivateFile, form: Format, name: str) -> Measured | None:
+        if not usable("av"):
+            return None
+        try:
+            return measured(file, form)
+        except Unreadable:
+            raise InputRefused(
+                f"{name!r} cannot be read as {self._taken}: it is damaged, or not all of it is here. Is it still "
+                "downloading or being written?",
+                "Once the whole file is there, the same call works; or export it anew in any program that plays it.",
+                field=self.field,
+            ) from None
+
+    def _without_secrets(self, pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
+        """*pieces*, as long as no key is in them."""
+        end = b""
+        for piece in pieces:
+            seen = end + piece
+            if _PRIVATE_KEY.search(seen) or any(secret and secret in seen for secret in self.forbidden):
+                raise InputRefused(
+                    f"{name!r} has a key or another secret in it, and an uploaded file becomes a public link.",
+                    "Give another file.",
+                    field=self.field,
+                )
+            end = seen[-_LONGEST_SECRET:]
+            yield piece
+
+    def _check(self, recording: Recording, form: Format, name: str) -> None:
+        """
+        Compare *recording* with what the endpoint accepts.
+
+        Raises:
+            InputRefused: With all that is wrong.
+        """
+        faults = [
+            ArgumentFault(f"{name!r} {what}", step, self.field, value, allowed)
+            for what, step, value, allowed in (
+                *self._kind_faults(recording, form),
+                *self._size_faults(recording),
+                *self._length_faults(recording),
+            )
+        ]
+        if faults:
+            raise InputRefused.of(faults)
+
+    def _kind_faults(self, recording: Recording, form: Format) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+        formats = self._formats
+        takes_videos = self.kind == "video" or not _SOUND_ONLY.issuperset(formats)
+        if self.kind == "video" and form in _SOUND_ONLY:
+            yield f"has sound alone ({form}), and a video is expected.", self._way_out, form, formats
+        elif (formats and form not in formats) or (form not in _SOUND_ONLY and not takes_videos):
+            allowed = formats or ("mp3", "wav")
+            yield f"is {form}; this model takes {', '.join(allowed)} here.", self._way_out, form, allowed
+        elif self.kind == "audio" and not recording.sound:
+            yield "has no sound in it, and sound is expected.", "Give a file that can be heard.", None, ()
+
+    def _size_faults(self, recording: Recording) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+        limits, width, height = self.limits, recording.width, recording.height
+        if limits.max_bytes is not None and recording.size > limits.max_bytes:
+            yield (
+                f"has {recording.size:,} bytes; this model takes at most {limits.max_bytes:,} here.",
+                "Give a shorter part of it, or save it with a lower bit rate.",
+                recording.size,
+                (f"at most {limits.max_bytes}",),
+            )
+        if width is None or height is None:
+            return
+        if (
+            width < (limits.min_width or 0)
+            or height < (limits.min_height or 0)
+            or width > (limits.max_width or width)
+            or height > (limits.max_height or height)
+        ):
+            least = f"{limits.min_width or 1} x {limits.min_height or 1}"
+            most = f"{limits.max_width or 'any'} x {limits.max_height or 'any'}"
+            yield (
+                f"is {width} x {height} pixels; this model takes {least} to {most} here.",
+                "Scale it in a video program.",
+                f"{width}x{height}",
+                (f"{least} to {most}",),
+            )
+        ratio = width / height
+        least, most = limits.min_aspect_ratio, limits.max_aspect_ratio
+        if (least is not None and ratio < least) or (most is not None and ratio > most):
+            yield (
+                f"has an aspect ratio (width / height) of {ratio:.2f}; this model takes {_span(least, most)} here.",
+                "Crop it in a video program.",
+                round(ratio, 2),
+                (_span(least, most),),
+            )
+
+    def _length_faults(self, recording: Recording) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+        least, most = self.limits.min_seconds, self.limits.max_seconds
+        seconds = recording.seconds
+        if seconds is not None and ((least is not None and seconds < least) or (most is not None and seconds > most)):
+            too_long = most is not None and seconds > most
+            step = "Cut it to a part that is short enough." if too_long else "Give a longer one."
+            span = f"{_span(least, most)} seconds"
+            yield f"is {seconds.normalize():f} seconds long; this model takes {span} here.", step, str(seconds), (span,)
+        least, most = self.limits.min_fps, self.limits.max_fps
+        fps = recording.fps
+        if fps is not None and (
+            (least is not None and fps < least - _FPS_TOLERANCE) or (most is not None and fps > most + _FPS_TOLERANCE)
+        ):
+            span = f"{_span(least, most)} pictures per second"
+            yield (
+                f"has {fps.normalize():f} pictures per second; this model takes {span} here.",
+                f"Export it with {span}.",
+                str(fps),
+                (span,),
+            )
+
+
+def _span(least: object, most: object) -> str:
+    if least is None:
+        return f"at most {most}"
+    return f"at least {least}" if most is None else f"{least} to {most}"
+
+
+def _pieces(file: Bytes) -> Iterator[bytes]:
+    at = 0
+    while piece := file.read(at, _PIECE_BYTES):
+        yield piece
+        at += len(piece)
