@@ -1,4 +1,4 @@
-"""Videos and sound: known by their bytes, measured, checked against what an endpoint takes, copied before they leave."""
+"""Videos and sound: known by their bytes, measured, checked against what an endpoint takes, copied before they go."""
 
 from __future__ import annotations
 
