@@ -30,7 +30,7 @@ from kling_mcp.settings import Settings
 if TYPE_CHECKING:
     import mcp_types as t
 
-    from kling_mcp.catalog.models import Endpoint, Tier
+    from kling_mcp.catalog.models import Endpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -119,13 +119,13 @@ def _row(endpoint: Endpoint) -> list[str]:
     length, listed = endpoint.argument_of("length"), endpoint.argument_of("shot")
     lengths = length.lengths if length is not None else ()
     most_shots = [rule.max for rule in endpoint.rules if rule.kind == "count" and rule.of == ("shots[]",)]
-    audio = endpoint.argument_of("audio")
+    audio = endpoint.argument_of("sound")
     on = audio is not None and audio.default is True
     sound = {"switchable": "on, can be off" if on else "off, can be on", "always": "always", "none": "none"}[
         endpoint.sound
     ]
     newest = endpoint.prices[-1]
-    offered: dict[Tier, bool] = {
+    offered: dict[str, bool] = {
         "audio_off": endpoint.sound != "always",
         "audio_on": endpoint.sound != "none",
         "voice_control": any(a.kind == "voice" for a in _all(endpoint.arguments.values())),

@@ -63,7 +63,7 @@ async def test_an_endpoint_that_nobody_has_seen_goes_from_estimate_to_a_saved_vi
 
 
 def test_what_an_endpoint_limits_otherwise_is_said_in_words_and_accepted_by_the_schema(tmp_path: Path) -> None:
-    bundled = Path(models.__file__).with_name("endpoints") / "v3-pro.json"
+    bundled = Path(models.__file__).with_name("endpoints") / "v3-pro.image-to-video.json"
     data = json.loads(bundled.read_text("utf-8"))
     data |= {"model": "v9-pro", "endpoint_id": "fal-ai/kling-video/v9/pro/image-to-video"}
     data["input_schema"]["properties"]["cfg_scale"] |= {"maximum": 2, "default": 0.7}

@@ -214,21 +214,15 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     ),
     (
         SINGLE,
-        {"model": "v3-pro", "elements": [{"video": "/home/me/cat.mp4"}]},
+        {"model": "v3-pro", "elements": [{"video": "data:image/png;base64,iVBORw0KGgo="}]},
         "elements[0].video",
-        ("an https URL is expected",),
+        ("this is a picture, and a video is expected",),
     ),
     (
         SINGLE,
-        {"model": "v3-pro", "elements": [{"video": "http://example.com/cat.mp4"}]},
+        {"model": "v3-pro", "elements": [{"video": "kling://jobs/kj_1/last-frame"}]},
         "elements[0].video",
-        ("an https URL is expected",),
-    ),
-    (
-        SINGLE,
-        {"model": "v3-pro", "elements": [{"video": "https://me:secret@example.com/cat.mp4"}]},
-        "elements[0].video",
-        ("an https URL is expected",),
+        ("this is a picture", "kling://jobs/kj_1/video"),
     ),
     (SINGLE, {"model": "v3-pro", "elements": [CLIP, CLIP]}, "elements[1].video", ("given 2 times", "At most one")),
     (
@@ -289,7 +283,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"prompt": "${prompt}"}, "prompt", ('for "nothing"',)),
     (SINGLE, {"prompt": "{{ prompt }}"}, "prompt", ('for "nothing"',)),
     (SINGLE, {"image": "<image-path>"}, "image", ('for "nothing"',)),
-    (SINGLE, {"image": "N/A"}, "image", ('image is "N/A"', "text alone cannot be made here")),
+    (SINGLE, {"image": "N/A"}, "image", ('image is "N/A"', "text_to_video makes a video from text alone")),
     (MULTI, {"shots": '[{"prompt": "null"}]'}, "shots", ('for "nothing"',)),
     (MULTI, shots(5) | {"shots": [{"prompt": "None", "duration": 5}]}, "shots[0].prompt", ('for "nothing"',)),
     (MULTI, {"shots": [{"prompt": "Wide."}, {"prompt": "null"}]}, "shots[1].prompt", ('for "nothing"',)),
@@ -349,7 +343,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     # What is dropped when it asks for nothing special is refused when it does
     (SINGLE, {"cfg_scale": 0.7}, "cfg_scale", (TAKE_NEGATIVE,)),
     (SINGLE, {"model": "v3-turbo-pro", "generate_audio": "yes"}, "generate_audio", ("always makes sound",)),
-    (ESTIMATE, {"tool": "text_to_video"}, "tool", ("image_to_video, multi_shot_video",)),
+    (ESTIMATE, {"tool": "paint_video"}, "tool", ("image_to_video, multi_shot_video",)),
     (SINGLE, {"tool": "image_to_video"}, "tool", ("has no argument 'tool'",)),
     # This program's own arguments
     (SINGLE, {"take": 0}, "take", ("1 to 99",)),
@@ -428,7 +422,7 @@ def test_everything_that_is_wrong_is_said_in_one_refusal() -> None:
         "duration": 20,
         "cfg_scale": "half",
         "resolution": "4K",
-        "elements": [{"frontal_image": 5, "vidoe": "x"}, {"video": "/a.mp4"}],
+        "elements": [{"frontal_image": 5, "vidoe": "x"}, {"video": 7}],
         "take": 0,
     }
 

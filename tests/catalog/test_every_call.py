@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from kling_mcp.catalog.models import Argument, Endpoint, Tool, load
-from kling_mcp.catalog.plan import COMMON_ARGUMENTS, Plan, plan
-from kling_mcp.catalog.pricing import quote
+from kling_mcp.catalog.models import JOB_TOOLS, Argument, Endpoint, Tool, load
+from kling_mcp.catalog.plan import COMMON_ARGUMENTS, Plan, modes_of, plan
+from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.errors import InvalidArguments, UnknownModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOOLS: tuple[Tool, ...] = get_args(Tool)
-VALIDATORS = {it.model: Draft202012Validator(dict(it.input_schema)) for it in load().endpoints}
+TOOLS: tuple[Tool, ...] = tuple(tool for tool in (*JOB_TOOLS, "estimate_cost") if modes_of(load(), tool))
+VALIDATORS = {it.key: Draft202012Validator(dict(it.input_schema)) for it in load().endpoints}
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(str.strip)
 ADDRESSES = st.sampled_from(["https://example.com/a.png", "/pictures/b.jpg", "data:image/png;base64,iVBORw0KGgo="])
 ANYTHING: st.SearchStrategy[object] = st.recursive(
@@ -33,9 +33,13 @@ def values(argument: Argument) -> st.SearchStrategy[Any]:
     one: dict[str, st.SearchStrategy[Any]] = {
         "picture": ADDRESSES,
         "https_url": st.just("https://example.com/clip.mp4"),
+        "video": st.just("https://example.com/clip.mp4"),
+        "audio": st.just("https://example.com/speech.mp3"),
         "text": TEXTS,
         "number": st.floats(0, 1) | st.integers(0, 1) | st.sampled_from(["0.5", "1"]),
-        "audio": st.booleans(),
+        "sound": st.booleans(),
+        "keep_sound": st.booleans(),
+        "flag": st.booleans(),
         "voice": TEXTS,
     }
     if argument.kind in ("object", "shot"):
@@ -66,7 +70,7 @@ def calls_of(tool: Tool, endpoint: Endpoint) -> st.SearchStrategy[tuple[Tool, di
     return st.tuples(st.just(tool), arguments)
 
 
-CALLS = st.one_of(*(calls_of(tool, endpoint) for tool in TOOLS for endpoint in load().endpoints))
+CALLS = st.one_of(*(calls_of(tool, endpoint) for tool in TOOLS for endpoint in load().of(*modes_of(load(), tool))))
 NAMES = sorted({name for endpoint in load().endpoints for name in endpoint.arguments} | set(COMMON_ARGUMENTS))
 
 
@@ -82,10 +86,10 @@ def planned(tool: Tool, arguments: dict[str, Any]) -> Plan | None:
 
 def check(it: Plan) -> None:
     body: Any = it.body
-    errors = [error for error in VALIDATORS[it.endpoint.model].iter_errors(body) if error.validator != "required"]
+    errors = [error for error in VALIDATORS[it.endpoint.key].iter_errors(body) if error.validator != "required"]
     assert errors == []
-    assert it.missing or VALIDATORS[it.endpoint.model].is_valid(body)
-    cost = quote(it.endpoint, seconds=it.seconds, audio=it.audio, voice=it.voice)
+    assert it.missing or VALIDATORS[it.endpoint.key].is_valid(body)
+    cost = quote_plan(it)
     assert cost.ceiling_usd >= cost.estimated_usd > 0
 
 

@@ -47,7 +47,7 @@ INVENTED: dict[str, Any] = {
             },
         },
         "duration": {"field": "seconds", "kind": "length", "description": "Length."},
-        "generate_audio": {"field": "orchestra", "kind": "audio", "description": "Orchestra."},
+        "generate_audio": {"field": "orchestra", "kind": "sound", "description": "Orchestra."},
         "singers": {"field": "cast", "kind": "voice", "many": True, "description": "Singers."},
         "seed": {"field": "seed", "kind": "number", "description": "Seed."},
         "key": {"field": "key", "kind": "choice", "description": "Key.", "send_default_with": "singers"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kling_mcp.catalog.models import load
-from kling_mcp.catalog.plan import PictureSlot, Shot, plan, wish
+from kling_mcp.catalog.plan import InputSlot, Shot, plan, wish
 
 if TYPE_CHECKING:
     from kling_mcp.catalog.models import Tool
@@ -298,13 +298,13 @@ def test_every_picture_is_listed_with_its_place_and_its_limits() -> None:
     frame, element = it.endpoint.limits["frame"], it.endpoint.limits["element_picture"]
 
     assert it.pictures == (
-        PictureSlot("image", ("start_image_url",), IMAGE, frame),
-        PictureSlot("end_image", ("end_image_url",), "kling://jobs/kj_1/last-frame", frame),
-        PictureSlot("elements[1].frontal_image", ("elements", 1, "frontal_image_url"), "/pictures/face.png", element),
-        PictureSlot(
+        InputSlot("image", ("start_image_url",), IMAGE, frame),
+        InputSlot("end_image", ("end_image_url",), "kling://jobs/kj_1/last-frame", frame),
+        InputSlot("elements[1].frontal_image", ("elements", 1, "frontal_image_url"), "/pictures/face.png", element),
+        InputSlot(
             "elements[1].reference_images[0]", ("elements", 1, "reference_image_urls", 0), "/pictures/left.png", element
         ),
-        PictureSlot(
+        InputSlot(
             "elements[1].reference_images[1]",
             ("elements", 1, "reference_image_urls", 1),
             "/pictures/right.png",

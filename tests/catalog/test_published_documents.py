@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from kling_mcp.catalog.models import Endpoint, Tier, load
+from kling_mcp.catalog.models import Endpoint, load
 from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 
@@ -41,7 +41,7 @@ class Document:
     fields: tuple[Field, ...]
     requests: tuple[dict[str, Any], ...]
     answers: tuple[dict[str, Any], ...]
-    rates: tuple[tuple[Tier, str], ...] = ()
+    rates: tuple[tuple[str, str], ...] = ()
     """Tier and US dollars per second."""
     examples: tuple[tuple[int, bool | None, bool, str], ...] = ()
     """Seconds, audio, voice control, US dollars."""

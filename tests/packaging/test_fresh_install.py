@@ -44,7 +44,7 @@ def test_the_wheel_holds_one_package_its_data_and_nothing_else(wheel: Path) -> N
     assert about == {f"kling_mcp-{__version__}.dist-info"}
     assert package == tree
     data = {name.removeprefix("kling_mcp/") for name in package if not name.endswith(".py")}
-    models = {f"catalog/endpoints/{model}.json" for model in load().models}
+    models = {f"catalog/endpoints/{model}.image-to-video.json" for model in load().models}
     assert data == {
         *models,
         "catalog/also_called.json",

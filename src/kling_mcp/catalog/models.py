@@ -8,7 +8,7 @@ is in Python, so a new Kling version is a new file.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -36,32 +36,94 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "JOB_TOOLS",
+    "TOOLS",
     "Argument",
     "ArgumentKind",
+    "Billed",
     "Catalog",
     "CatalogError",
     "Endpoint",
-    "PictureLimits",
+    "JobTool",
+    "MediaLimits",
+    "Mode",
     "Price",
     "Rule",
     "RuleKind",
     "Sound",
-    "Tier",
     "Timing",
     "Tool",
     "load",
 ]
 
-Tool: TypeAlias = Literal["image_to_video", "multi_shot_video", "estimate_cost"]
-JobTool: TypeAlias = Literal["image_to_video", "multi_shot_video"]
-Mode: TypeAlias = Literal["image-to-video"]
-Sound: TypeAlias = Literal["switchable", "always", "none"]
-Tier: TypeAlias = Literal["flat", "audio_off", "audio_on", "voice_control"]
+JobTool: TypeAlias = Literal[
+    "image_to_video",
+    "multi_shot_video",
+    "text_to_video",
+    "reference_to_video",
+    "edit_video",
+    "motion_control",
+    "lip_sync",
+    "talking_avatar",
+    "create_voice",
+]
+Tool: TypeAlias = JobTool | Literal["estimate_cost"]
+Mode: TypeAlias = Literal[
+    "image-to-video",
+    "text-to-video",
+    "reference-to-video",
+    "edit",
+    "reference-video",
+    "motion-control",
+    "lip-sync",
+    "avatar",
+    "create-voice",
+]
+TOOLS: Final[Mapping[Mode, tuple[JobTool, ...]]] = {
+    "image-to-video": ("image_to_video", "multi_shot_video"),
+    "text-to-video": ("text_to_video", "multi_shot_video"),
+    "reference-to-video": ("reference_to_video",),
+    "edit": ("edit_video",),
+    "reference-video": ("edit_video",),
+    "motion-control": ("motion_control",),
+    "lip-sync": ("lip_sync",),
+    "avatar": ("talking_avatar",),
+    "create-voice": ("create_voice",),
+}
+"""The tools that start a job of each mode."""
+JOB_TOOLS: Final[tuple[JobTool, ...]] = tuple(dict.fromkeys(tool for tools in TOOLS.values() for tool in tools))
+
+Sound: TypeAlias = Literal["switchable", "always", "none", "kept"]
 ArgumentKind: TypeAlias = Literal[
-    "picture", "https_url", "text", "number", "audio", "choice", "length", "voice", "object", "shot"
+    "picture",
+    "video",
+    "audio",
+    "https_url",
+    "text",
+    "number",
+    "sound",
+    "keep_sound",
+    "flag",
+    "choice",
+    "length",
+    "voice",
+    "object",
+    "shot",
+    "json",
 ]
 RuleKind: TypeAlias = Literal[
-    "exactly_one", "count", "together", "text_length", "needs", "reference", "given", "one_group", "beside"
+    "exactly_one",
+    "count",
+    "total",
+    "together",
+    "text_length",
+    "seconds",
+    "value",
+    "needs",
+    "reference",
+    "given",
+    "one_group",
+    "beside",
 ]
 
 _BUNDLED: Final = Path(__file__).with_name("endpoints")
@@ -96,9 +158,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
-class PictureLimits(_Part):
+class MediaLimits(_Part):
     """
-    What fal.ai takes as a picture or video in one place of a request.
+    What fal.ai takes as a picture, video or sound in one place of a request.
 
     Attributes:
         formats: Names such as ``jpeg`` and ``png``; empty where no source says.
@@ -132,7 +194,7 @@ class Argument(_Part):
         field: fal.ai's name, beside its siblings in the request.
         kind: How a value is read; with *many*, how each member of the list is.
         required: Whether the tools that take it need it.
-        tools: The job tools that take it. ``estimate_cost`` takes all.
+        own_tools: The job tools that take it, where not all of its endpoint's mode do; ``tools`` in the file.
         items: The arguments inside, for the kinds ``object`` and ``shot``.
         limits_name: The entry of the endpoint's limits that holds here; ``limits`` in the file.
         send_default_with: Another argument; beside it the default is sent explicitly.
@@ -145,18 +207,21 @@ class Argument(_Part):
     description: _Text
     many: bool = False
     required: bool = False
-    tools: tuple[JobTool, ...] = ("image_to_video", "multi_shot_video")
+    own_tools: Annotated[tuple[JobTool, ...], Field(alias="tools")] = ()
     items: Mapping[str, "Argument"] = {}
     limits_name: Annotated[str | None, Field(alias="limits")] = None
     send_default_with: str | None = None
     instead: str = ""
     _name: str = PrivateAttr("")
     _value_schema: Schema = PrivateAttr(default_factory=dict[str, object])
-    _limits: PictureLimits | None = PrivateAttr(None)
+    _limits: MediaLimits | None = PrivateAttr(None)
+    _mode_tools: tuple[JobTool, ...] = PrivateAttr(())
 
-    def bind(self, name: str, value_schema: Schema, limits: PictureLimits | None) -> None:
+    def bind(
+        self, name: str, value_schema: Schema, limits: MediaLimits | None, mode_tools: tuple[JobTool, ...]
+    ) -> None:
         """Take what the file says of this argument in other places; once, when the file is read."""
-        self._name, self._value_schema, self._limits = name, value_schema, limits
+        self._name, self._value_schema, self._limits, self._mode_tools = name, value_schema, limits, mode_tools
 
     @property
     def name(self) -> str:
@@ -164,12 +229,17 @@ class Argument(_Part):
         return self._name
 
     @property
+    def tools(self) -> tuple[JobTool, ...]:
+        """The job tools that take it."""
+        return self.own_tools or self._mode_tools
+
+    @property
     def value_schema(self) -> Schema:
         """The endpoint's own schema of a value (of a member, with *many*)."""
         return self._value_schema
 
     @property
-    def limits(self) -> PictureLimits | None:
+    def limits(self) -> MediaLimits | None:
         """What a picture or video in this place may be."""
         return self._limits
 
@@ -185,8 +255,15 @@ class Argument(_Part):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths in seconds that the endpoint lists."""
-        return tuple(int(value) for value in self.choices)
+        """The lengths in seconds that the endpoint lists, or has between its bounds."""
+        if self.choices:
+            return tuple(int(value) for value in self.choices)
+        low, high = self._value_schema.get("minimum"), self._value_schema.get("maximum")
+        return tuple(range(low, high + 1)) if isinstance(low, int) and isinstance(high, int) else ()
+
+    def sent_length(self, seconds: int) -> object:
+        """*seconds* as the endpoint writes a length: the member of its list, or a whole number."""
+        return items_of(self._value_schema["enum"])[self.choices.index(str(seconds))] if self.choices else seconds
 
 
 class Rule(_Part):
@@ -211,30 +288,63 @@ class Rule(_Part):
 
 
 class Price(_Part):
-    """What one source said at one time that a second of finished video costs, in US dollars per tier."""
+    """
+    What one source said at one time that a job costs, in US dollars: a second of it in each tier, or the whole call.
+
+    The tiers are ``flat`` alone; ``audio_off``, ``audio_on`` and ``voice_control``; or the values of the endpoint's
+    ``tier_argument``.
+    """
 
     as_of: Annotated[str, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
     source: _Text
-    usd_per_second: Mapping[Tier, _Amount]
+    usd_per_second: Mapping[_Text, _Amount] = {}
+    usd_per_call: _Amount | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        tiers = set(self.usd_per_second)
-        if tiers != {"flat"} and not {"audio_off", "audio_on"} <= tiers - {"flat"}:
-            raise ValueError("flat alone, or audio_off and audio_on")
+        if bool(self.usd_per_second) is (self.usd_per_call is not None):
+            raise ValueError("either usd_per_second or usd_per_call")
         return self
 
-    def rate(self, tier: Tier) -> Decimal:
-        """
-        The price of a second in *tier*, in US dollars.
+    @property
+    def rates(self) -> tuple[Decimal, ...]:
+        """Every amount that it names."""
+        return (self.usd_per_call,) if self.usd_per_call is not None else tuple(self.usd_per_second.values())
 
-        A flat price holds in every tier, and a price without voice control holds for voices as for any sound.
+    def rate(self, tier: str) -> Decimal:
         """
-        if "flat" in self.usd_per_second:
-            return self.usd_per_second["flat"]
-        if tier == "voice_control" and tier not in self.usd_per_second:
-            tier = "audio_on"
-        return self.usd_per_second[tier]
+        The price of a second in *tier*, or of the call, in US dollars.
+
+        A flat price holds in every tier, a price without voice control holds for voices as for any sound, and of
+        tiers that are not named the dearest holds.
+        """
+        if self.usd_per_call is not None:
+            return self.usd_per_call
+        known = self.usd_per_second
+        for name in ("flat", tier, *(["audio_on"] if tier == "voice_control" else [])):
+            if name in known:
+                return known[name]
+        return max(known.values())
+
+
+class Billed(_Part):
+    """
+    One way of counting what is paid for, where that is not the length that the call names.
+
+    Attributes:
+        given: The argument with which it holds; empty for always.
+        seconds_of: Whose seconds count: arguments that are a video or sound, or ``length``, the made video.
+        step_seconds: What the seconds are rounded up to; None where no source says how a part of one is counted.
+        at_least_lengths: At least so many times the length of the made video.
+        tier_suffix: What is added to the tier's name.
+
+    """
+
+    given: str = ""
+    seconds_of: Annotated[tuple[_Text, ...], Field(min_length=1)] = ("length",)
+    step_seconds: Annotated[int, Field(ge=1)] | None = None
+    at_least_lengths: _Whole = 0
+    tier_suffix: str = ""
 
 
 class Timing(_Part):
@@ -252,7 +362,17 @@ def _newest_last(prices: tuple[Price, ...]) -> tuple[Price, ...]:
 
 
 class Endpoint(_Part):
-    """One Kling endpoint on fal.ai: what it accepts, costs, and answers."""
+    """
+    One Kling endpoint on fal.ai: what it accepts, costs, and answers.
+
+    Attributes:
+        when: The argument with which it is used, where its model has two endpoints for the mode.
+        result: What a job makes: a video, or the id of a voice.
+        billed: How what is paid for is counted; empty where it is the length that the call names.
+        tier_argument: The argument whose value is the price's tier; empty where sound and voices decide.
+        tiers_known: Whether prices names every tier; else twice its amount is held.
+
+    """
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
     endpoint_id: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)+$")]
@@ -263,12 +383,17 @@ class Endpoint(_Part):
     sound: Sound
     arguments: Mapping[str, Argument]
     rules: tuple[Rule, ...]
-    limits: Mapping[str, PictureLimits]
-    prices: Annotated[tuple[Price, ...], Field(min_length=1), AfterValidator(_newest_last)]
+    limits: Mapping[str, MediaLimits]
+    prices: Annotated[tuple[Price, ...], AfterValidator(_newest_last)]
     input_schema: Schema
     output_schema: Schema
     conflicts: tuple[Schema, ...]
     default: bool = False
+    when: str = ""
+    result: Literal["video", "voice"] = "video"
+    billed: tuple[Billed, ...] = ()
+    tier_argument: str = ""
+    tiers_known: bool = True
     timing: Timing | None = None
     sources: tuple[_Text, ...] = ()
     notes: tuple[_Text, ...] = ()
@@ -288,17 +413,44 @@ class Endpoint(_Part):
                 raise _wrong(f"{name}.type", "one of object", schema.get("type"))
             if not isinstance(schema.get("properties"), dict):
                 raise _wrong(f"{name}.properties", "an object", schema.get("properties"))
-        _bind("arguments", self.arguments, self.input_schema, self.limits)
-        # The length is what is paid for.
-        kinds = [argument.kind for argument in self.arguments.values()]
-        if kinds.count("length") != 1:
-            raise _Misfit("arguments: exactly one argument must be of kind length")
-        for kind in ("audio", "shot"):
+        _bind("arguments", self.arguments, self.input_schema, self.limits, TOOLS[self.mode])
+        kinds: list[ArgumentKind] = [argument.kind for argument in self.arguments.values()]
+        for kind in ("length", "sound", "keep_sound", "shot"):
             if kinds.count(kind) > 1:
                 raise _Misfit(f"arguments: at most one argument may be of kind {kind}")
         for index, rule in enumerate(self.rules):
             _check_rule(f"rules[{index}]", rule, self.arguments)
+        self._check_price(kinds)
         return self
+
+    def _check_price(self, kinds: Sequence[ArgumentKind]) -> None:
+        for needed, there in (("when", self.when), ("tier_argument", self.tier_argument)):
+            if there and there not in self.arguments:
+                raise _wrong(needed, f"one of {', '.join(self.arguments)}", there)
+        if self.sound == "kept" and "keep_sound" not in kinds:
+            raise _Misfit("sound: an argument of kind keep_sound must say whether it is kept")
+        if not self.billed and "length" not in kinds and any(price.usd_per_second for price in self.prices):
+            raise _Misfit("billed: it must say what is paid for, because no argument is of kind length")
+        if self.billed and self.billed[-1].given:
+            raise _Misfit("billed: the last one must hold always")
+        for index, case in enumerate(self.billed):
+            for name in (*case.seconds_of, *([case.given] if case.given else [])):
+                argument = self.arguments.get(name)
+                if argument is None and not (name == "length" and "length" in kinds):
+                    raise _wrong(f"billed[{index}]", f"one of {', '.join(self.arguments)}", name)
+            for name in self.measured(case):
+                limits = self.arguments[name].limits
+                if limits is None or limits.max_seconds is None:
+                    raise _Misfit(f"billed[{index}]: the limits of {name} must have max_seconds, which is held")
+        for index, price in enumerate(self.prices):
+            tiers = set(price.usd_per_second) - {"voice_control"}
+            if not self.tier_argument and tiers not in ({"flat"}, {"audio_off", "audio_on"}, set[str]()):
+                place = f"prices[{index}].usd_per_second"
+                raise _wrong(place, "flat alone, or audio_off and audio_on", dict.fromkeys(tiers))
+
+    def measured(self, case: Billed) -> tuple[str, ...]:
+        """The arguments whose length must be measured for *case*."""
+        return tuple(name for name in case.seconds_of if name != "length")
 
     def expected_seconds(self, video_seconds: int) -> int | None:
         """
@@ -311,9 +463,14 @@ class Endpoint(_Part):
         return round(self.timing.seconds * video_seconds / self.timing.for_video_seconds)
 
     @property
-    def length(self) -> Argument:
-        """The argument that says how long the video is; each endpoint has exactly one."""
-        return next(argument for argument in self.arguments.values() if argument.kind == "length")
+    def key(self) -> tuple[str, Mode, str]:
+        """What tells it from every other: model, mode, and the argument with which it is used."""
+        return self.model, self.mode, self.when
+
+    @property
+    def length(self) -> Argument | None:
+        """The argument that says how long the video is, if the endpoint has one."""
+        return self.argument_of("length")
 
     def argument_of(self, kind: ArgumentKind) -> Argument | None:
         """The argument of *kind* at the top of a call, if the endpoint has one."""
@@ -327,46 +484,62 @@ class Catalog:
     endpoints: tuple[Endpoint, ...]
 
     def __post_init__(self) -> None:
-        for name in ("model", "endpoint_id"):
-            seen: set[str] = set()
-            for endpoint in self.endpoints:
-                value: str = getattr(endpoint, name)
-                if value in seen:
+        seen: set[object] = set()
+        for endpoint in self.endpoints:
+            key = " ".join(filter(None, endpoint.key))
+            for name, value in (("model and mode", key), ("endpoint_id", endpoint.endpoint_id)):
+                if (name, value) in seen:
                     raise CatalogError(f"two endpoint files have {name} {value}")
-                seen.add(value)
+                seen.add((name, value))
         if len([endpoint for endpoint in self.endpoints if endpoint.default]) != 1:
             raise CatalogError("exactly one endpoint file must say that it is the default")
 
     @property
     def models(self) -> tuple[str, ...]:
         """The short names of all models."""
-        return tuple(endpoint.model for endpoint in self.endpoints)
+        return _models(self.endpoints)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of all models."""
+        return tuple(dict.fromkeys(endpoint.mode for endpoint in self.endpoints))
 
     @property
     def default(self) -> Endpoint:
-        """The endpoint that is used when a call names no model."""
+        """The endpoint that is used when a call names no model, as an endpoint of image-to-video."""
         return next(endpoint for endpoint in self.endpoints if endpoint.default)
 
-    def model(self, name: str) -> Endpoint:
+    def of(self, *modes: Mode) -> tuple[Endpoint, ...]:
+        """The endpoints of *modes*."""
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.mode in modes)
+
+    def default_of(self, *modes: Mode) -> Endpoint:
+        """The endpoint of *modes* that is used when a call names no model: the default model's, or the first."""
+        able = self.of(*modes)
+        return next((endpoint for endpoint in able if endpoint.model == self.default.model), able[0])
+
+    def model(self, name: str, *modes: Mode) -> Endpoint:
         """
-        The endpoint with the short name *name*.
+        The first endpoint, of *modes* if any are given, of the model with the short name *name*.
 
         Raises:
             UnknownModel: no model has that name; the nearest one and all names are given.
 
         """
         wanted = unwrapped(name).lower()
-        for endpoint in self.endpoints:
+        among = self.of(*modes) if modes else self.endpoints
+        for endpoint in (*among, *self.endpoints):
             if endpoint.model == wanted:
                 return endpoint
-        nearest = self._nearest_model(name)
+        names = _models(among)
+        nearest = self._nearest_model(name, among)
         hint = f"The nearest is {nearest}. " if nearest else ""
         fault = ArgumentFault(
             f"No model is called {name[:80]!r}.",
-            f"{hint}Models: {', '.join(self.models)}.",
+            f"{hint}Models: {', '.join(names)}.",
             "model",
             showable(name[:80]),
-            self.models,
+            names,
             nearest,
         )
         raise UnknownModel.of([fault])
@@ -377,14 +550,14 @@ class Catalog:
 
     def takers(self, argument: str) -> tuple[str, ...]:
         """The models that take *argument*."""
-        return tuple(endpoint.model for endpoint in self.endpoints if argument in endpoint.arguments)
+        return _models(endpoint for endpoint in self.endpoints if argument in endpoint.arguments)
 
     def of_kind(self, name: str) -> tuple[str, ...]:
         """The models that *name*, such as ``4k``, can mean: those that have each of its words that any model has."""
         words = _words(name) & {word for model in self.models for word in model.split("-")}
         return tuple(model for model in self.models if words and words <= set(model.split("-")))
 
-    def _nearest_model(self, name: str) -> str | None:
+    def _nearest_model(self, name: str, among: tuple[Endpoint, ...]) -> str | None:
         by_id = self.by_endpoint_id(unwrapped(name).strip("/"))
         if by_id is not None:
             return by_id.model
@@ -396,11 +569,15 @@ class Catalog:
             # A version that has no such tier is nearer than the tier of another version.
             return sum(2 if word[1:2].isdigit() else 1 for word in own & words) - len(own - words) / 2
 
-        near = [endpoint for endpoint in self.endpoints if words & set(endpoint.model.split("-"))]
+        near = [endpoint for endpoint in among if words & set(endpoint.model.split("-"))]
         if near:
             # Of several that are as near, the first: a family without its tier means no dear one.
             return max(near, key=likeness).model
-        return next(iter(difflib.get_close_matches(spelt, self.models, n=1)), None)
+        return next(iter(difflib.get_close_matches(spelt, _models(among), n=1)), None)
+
+
+def _models(endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(endpoint.model for endpoint in endpoints))
 
 
 _SPELLINGS: Final[tuple[tuple[str, str], ...]] = (
@@ -492,8 +669,9 @@ def _said(error: "ErrorDetails") -> str:
 _PARTS: Final[dict[str, type[BaseModel]]] = {
     "arguments": Argument,
     "rules": Rule,
-    "limits": PictureLimits,
+    "limits": MediaLimits,
     "prices": Price,
+    "billed": Billed,
     "timing": Timing,
 }
 _EXPECTED: Final = {
@@ -514,8 +692,14 @@ def _choices(expected: str) -> str:
     return ", ".join(re.findall(r"'([^']*)'", expected))
 
 
-def _bind(place: str, arguments: Mapping[str, Argument], schema: Schema, limits: Mapping[str, PictureLimits]) -> None:
-    """Tie the arguments of one level to their fields in *schema*, and to *limits*."""
+def _bind(
+    place: str,
+    arguments: Mapping[str, Argument],
+    schema: Schema,
+    limits: Mapping[str, MediaLimits],
+    tools: tuple[JobTool, ...],
+) -> None:
+    """Tie the arguments of one level to their fields in *schema*, to *limits*, and to *tools* where they name none."""
     properties = members_of(schema.get("properties"))
     for name, argument in arguments.items():
         here = f"{place}.{name}"
@@ -526,8 +710,10 @@ def _bind(place: str, arguments: Mapping[str, Argument], schema: Schema, limits:
         own = members_of(properties[argument.field])
         if argument.many:
             own = members_of(own.get("items"))
-        argument.bind(name, own, limits.get(argument.limits_name or ""))
-        _bind(f"{here}.items", argument.items, own, limits)
+        if wrong := [tool for tool in argument.own_tools if tool not in tools]:
+            raise _wrong(f"{here}.tools", f"one of {', '.join(tools)}", wrong[0])
+        argument.bind(name, own, limits.get(argument.limits_name or ""), tools)
+        _bind(f"{here}.items", argument.items, own, limits, tools)
         if fault := _unreadable(argument):
             raise _Misfit(f"{here}: {fault}")
     fed = {argument.field for argument in arguments.values() if argument.required}
@@ -539,13 +725,15 @@ def _bind(place: str, arguments: Mapping[str, Argument], schema: Schema, limits:
 def _unreadable(argument: Argument) -> str | None:
     """What the argument's schema lacks that its kind is read by."""
     kind, schema, choices = argument.kind, f"the schema of {argument.field}", argument.choices
-    if kind in ("choice", "length") and not choices:
+    if kind == "choice" and not choices:
         return f"{schema} lists no values"
     if kind == "length" and not all(choice.isdigit() for choice in choices):
         return f"{schema} lists values that are not seconds"
-    if kind == "length" and str(argument.default) not in choices:
-        return f"{schema} has no default among its values"
-    if kind == "audio" and not isinstance(argument.default, bool):
+    if kind == "length" and not argument.lengths:
+        return f"{schema} lists no values, and has no minimum and maximum"
+    if kind == "length" and argument.default is not None and str(argument.default) not in map(str, argument.lengths):
+        return f"{schema} has a default that is not among its values"
+    if kind in ("sound", "keep_sound") and not isinstance(argument.default, bool):
         return f"{schema} has no default of true or false"
     inside = {item.kind for item in argument.items.values()}
     if kind == "shot" and not (argument.many and {"text", "length"} <= inside):
@@ -567,9 +755,11 @@ def _check_rule(place: str, rule: Rule, arguments: Mapping[str, Argument]) -> No
             if step.endswith("[]") and not level[name].many:
                 raise _Misfit(f"{place}: {selector} takes {name} for a list")
             level = level[name].items
-    if rule.kind in ("count", "text_length") and "max" not in rule.model_fields_set:
+    if rule.kind in ("count", "total", "text_length", "seconds") and "max" not in rule.model_fields_set:
         raise _wrong(f"{place}.max", "a whole number", None)
     if rule.kind == "reference" and "{n}" not in rule.marker:
         raise _wrong(f"{place}.marker", "a text with {n}", rule.marker)
     if rule.kind == "needs" and (not rule.argument or rule.value is None):
         raise _Misfit(f"{place}: an argument and its value expected")
+    if rule.kind == "value" and rule.value is None:
+        raise _Misfit(f"{place}: a value expected")

@@ -9,12 +9,13 @@ I/O: pictures stay as the caller gave them, listed as slots to be filled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast
 
 from kling_mcp.catalog import rules
+from kling_mcp.catalog.models import JOB_TOOLS, TOOLS
 from kling_mcp.catalog.values import (
     ValidationReport,
     choice,
@@ -41,30 +42,54 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from kling_mcp.catalog.models import Argument, Catalog, Endpoint, PictureLimits, Tool
+    from kling_mcp.catalog.models import Argument, Billed, Catalog, Endpoint, JobTool, MediaLimits, Mode, Tool
 
-__all__ = ["COMMON_ARGUMENTS", "MAX_TAKE", "MAX_WAIT_SECONDS", "PictureSlot", "Plan", "Shot", "plan", "wish"]
+__all__ = [
+    "COMMON_ARGUMENTS",
+    "EDIT_MODES",
+    "MAX_TAKE",
+    "MAX_WAIT_SECONDS",
+    "InputKind",
+    "InputSlot",
+    "Plan",
+    "Shot",
+    "modes_of",
+    "plan",
+    "usual_endpoint",
+    "wish",
+]
 
 BodyPath: TypeAlias = tuple[str | int, ...]
 
 COMMON_ARGUMENTS: Final = ("model", "max_cost_usd", "take", "wait_seconds")
 """The arguments of the job tools that are this program's own; no endpoint sees them."""
 
-_JOB_TOOLS: Final[tuple[Tool, ...]] = ("image_to_video", "multi_shot_video")
+EDIT_MODES: Final[Mapping[str, Mode]] = {"edit": "edit", "reference": "reference-video"}
+"""What ``mode`` of edit_video may be: the only tool whose arguments do not say which mode is meant."""
 
 MAX_TAKE: Final = 99
 MAX_WAIT_SECONDS: Final = 45
 
 
+InputKind: TypeAlias = Literal["picture", "video", "audio", "voice"]
+_INPUT_KINDS: Final[Mapping[str, InputKind]] = {
+    "picture": "picture",
+    "video": "video",
+    "audio": "audio",
+    "voice": "voice",
+}
+
+
 @dataclass(frozen=True, slots=True)
-class PictureSlot:
+class InputSlot:
     """
-    A picture of a call, and where its URL belongs.
+    A picture, video, sound or voice of a call, and where its URL or id belongs.
 
     Attributes:
         argument: The caller's name of it, such as ``elements[0].frontal_image``.
         path: Where it stands in the body.
-        value: What the caller gave: a URL, a path, a ``data:`` URI, or a resource of an earlier job.
+        value: What the caller gave: a URL, a path, a ``data:`` URI, a resource of an earlier job; of a voice, its id
+            or the name that it was made with.
         limits: What the endpoint takes there, if a source says.
 
     """
@@ -72,7 +97,8 @@ class PictureSlot:
     argument: str
     path: BodyPath
     value: str
-    limits: PictureLimits | None
+    limits: MediaLimits | None
+    kind: InputKind = "picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +116,21 @@ class Plan:
 
     Attributes:
         tool: The tool that starts the job.
-        body: The endpoint's own request; picture slots still hold what the caller gave.
-        seconds: The length of the whole video.
-        audio: Whether sound is made; None where the endpoint has no switch.
+        body: The endpoint's own request; what is in *inputs* still stands there as the caller gave it.
+        seconds: The length of the whole video, the longest where it is left to fal.ai; 0 where an input decides it.
+        audio: Whether there is sound; None where the endpoint has no switch.
         voice: Whether the call uses voice control.
+        tier: The value of the endpoint's ``tier_argument``.
+        input_seconds: The inputs whose length sets the price, each with the seconds that an estimate assumes.
+        longest: How long those inputs may be, in seconds.
         missing: What a real call would need besides; only in an estimate.
 
     """
 
     endpoint: Endpoint
-    tool: Tool
+    tool: JobTool
     body: dict[str, object]
-    pictures: tuple[PictureSlot, ...]
+    inputs: tuple[InputSlot, ...]
     seconds: int
     audio: bool | None
     voice: bool
@@ -111,11 +140,27 @@ class Plan:
     max_cost_usd: Decimal | None
     wait_seconds: int | None
     missing: tuple[str, ...]
+    tier: str = ""
+    input_seconds: Mapping[str, Decimal | None] = field(default_factory=dict[str, "Decimal | None"])
+    longest: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+
+    @property
+    def pictures(self) -> tuple[InputSlot, ...]:
+        """The inputs that are pictures."""
+        return tuple(slot for slot in self.inputs if slot.kind == "picture")
 
 
-def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
+def usual_endpoint(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Endpoint:
+    """The endpoint of a call of *tool* that names no model."""
+    findings = ValidationReport(estimating=tool == "estimate_cost")
+    if findings.estimating:
+        tool = _estimated(catalog, arguments, findings)
+    return _chosen(catalog, tool, {**arguments, "model": None}, findings)[0]
+
+
+def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint: Endpoint | None = None) -> Plan:
     """
-    Check *arguments*, a call of *tool*, and write the body for its endpoint.
+    Check *arguments*, a call of *tool*, and write the body for its endpoint: *endpoint*, or the one that they mean.
 
     Raises:
         UnknownModel: no model has the name in ``model``; what else is wrong is among its faults.
@@ -124,28 +169,31 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
     """
     findings = ValidationReport(estimating=tool == "estimate_cost")
     if findings.estimating:
-        tool = _estimated(arguments, findings)
-    endpoint, certain = _chosen(catalog, tool, arguments, findings)
+        tool = _estimated(catalog, arguments, findings)
+    endpoint, certain = (endpoint, True) if endpoint else _chosen(catalog, tool, arguments, findings)
     given = _given(catalog, endpoint, tool, arguments, findings)
     job_tool = _job_tool(endpoint, tool, given)
     _note_names(catalog, endpoint, tool, job_tool, arguments, findings, certain=certain)
     _require(endpoint, job_tool, arguments, given, findings)
     take, max_cost_usd, wait_seconds = _own(arguments, findings)
-    audio = _settle_audio(endpoint, given)
+    audio = _settle_sound(endpoint, given)
     _settle_defaults(endpoint, given)
     if certain:
         rules.check(catalog, endpoint, given, findings)
     seconds = _settle_length(catalog, endpoint, given, findings)
+    assumed = _assumed_seconds(catalog, endpoint, arguments, findings)
     if findings.faults:
         raise findings.refusal.of(findings.faults)
-    pictures: list[PictureSlot] = []
-    body = _body(endpoint.arguments, given, "", (), pictures)
+    inputs: list[InputSlot] = []
+    body = _body(endpoint.arguments, given, "", (), inputs)
     _guard(endpoint, body, findings)
+    tier = endpoint.arguments.get(endpoint.tier_argument)
+    case = next((case for case in endpoint.billed if not case.given or case.given in given), None)
     return Plan(
         endpoint=endpoint,
         tool=job_tool,
         body=body,
-        pictures=tuple(pictures),
+        inputs=tuple(inputs),
         seconds=seconds,
         audio=audio,
         voice=_has_voice(endpoint.arguments, given),
@@ -155,6 +203,9 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object]) -> Plan:
         max_cost_usd=max_cost_usd,
         wait_seconds=wait_seconds,
         missing=tuple(findings.missing),
+        tier="" if tier is None else str(given.get(tier.name, tier.default) or ""),
+        input_seconds={} if case is None else _paid_inputs(endpoint, case, assumed),
+        longest={} if case is None else _longest(endpoint, case, given),
     )
 
 
@@ -164,7 +215,7 @@ def wish(endpoint: Endpoint, body: Mapping[str, object]) -> dict[str, object]:
 
     Two bodies with the same wish make the same video.
     """
-    always = {"length", "audio"}
+    always = {"length", "sound", "keep_sound"}
     defaults = {
         argument.field: argument.default
         for argument in endpoint.arguments.values()
@@ -181,51 +232,145 @@ def _by_value(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _estimated(arguments: Mapping[str, object], findings: ValidationReport) -> Tool:
+def _estimated(catalog: Catalog, arguments: Mapping[str, object], findings: ValidationReport) -> Tool:
     """The tool that a price is asked for; where none is named, the arguments say which."""
     if is_given(arguments.get("tool")):
+        tools: tuple[JobTool, ...] = tuple(tool for tool in JOB_TOOLS if modes_of(catalog, tool))
         with findings.noting():
-            return _JOB_TOOLS[choice(arguments["tool"], "tool", _JOB_TOOLS)]
+            return tools[choice(arguments["tool"], "tool", tools)]
     return "estimate_cost"
+
+
+def modes_of(catalog: Catalog, tool: Tool) -> tuple[Mode, ...]:
+    """The modes that *tool* may mean."""
+    return tuple(mode for mode in catalog.modes if tool == "estimate_cost" or tool in TOOLS[mode])
 
 
 def _chosen(
     catalog: Catalog, tool: Tool, arguments: Mapping[str, object], findings: ValidationReport
 ) -> tuple[Endpoint, bool]:
     """The endpoint of a call, and whether it is certain; else the default stands in, to find what else is wrong."""
+    modes = modes_of(catalog, tool)
+    if "edit" in modes and is_given(arguments.get("mode")) and _names_edit_mode(tool, arguments["mode"]):
+        with findings.noting():
+            modes = (list(EDIT_MODES.values())[choice(arguments["mode"], "mode", tuple(EDIT_MODES))],)
+    elif tool == "edit_video":
+        modes = modes[:1]
     model = arguments.get("model")
-    endpoint = catalog.default
+    able = catalog.of(*modes)
     if is_given(model):
-        try:
-            if not isinstance(model, str):
-                raise refused(
-                    "model", model, "the name of a model is expected", f"Models: {', '.join(catalog.models)}.",
-                    catalog.models,
-                )  # fmt: skip
-            endpoint = catalog.model(model)
-        except (InvalidArguments, UnknownModel) as error:
-            findings.faults += error.faults
-            findings.refusal = type(error)
-            return catalog.default, False
-    if tool == "multi_shot_video" and endpoint.argument_of("shot") is None:
-        models = tuple(other.model for other in catalog.endpoints if other.argument_of("shot"))
+        named = _named(catalog, tool, modes, model, findings)
+        if named is None:
+            return _stand_in(catalog, _mode_meant(able, tool, arguments), arguments), False
+        able = tuple(endpoint for endpoint in able if endpoint.model == named)
+        return _by_argument(able, _mode_meant(able, tool, arguments), arguments), True
+    return _stand_in(catalog, _mode_meant(able, tool, arguments), arguments), True
+
+
+def _names_edit_mode(tool: Tool, value: object) -> bool:
+    return tool == "edit_video" or (
+        tool == "estimate_cost" and isinstance(value, str) and unwrapped(value) in EDIT_MODES
+    )
+
+
+def _named(
+    catalog: Catalog, tool: Tool, modes: tuple[Mode, ...], model: object, findings: ValidationReport
+) -> str | None:
+    """The model that is named, if it has one of *modes*; else what is wrong is noted."""
+    models = tuple(dict.fromkeys(endpoint.model for endpoint in catalog.of(*modes)))
+    try:
+        if not isinstance(model, str):
+            raise refused("model", model, "the name of a model is expected", f"Models: {', '.join(models)}.", models)
+        endpoint = catalog.model(model, *modes)
+    except (InvalidArguments, UnknownModel) as error:
+        findings.faults += error.faults
+        findings.refusal = type(error)
+        return None
+    if endpoint.mode not in modes:
+        tools = ", ".join(
+            dict.fromkeys(
+                tool for other in catalog.endpoints if other.model == endpoint.model for tool in TOOLS[other.mode]
+            )
+        )
         findings.faults.append(
             ArgumentFault(
-                f"model is {endpoint.model}, which makes single shots only.",
-                f"Models that take several shots: {', '.join(models)}.",
+                f"model is {endpoint.model}, which {tool} cannot use.",
+                f"Models that it can use: {', '.join(models)}. {endpoint.model} is for {tools}.",
                 "model",
                 endpoint.model,
                 models,
                 models=models,
             )
         )
-        return catalog.default, False
-    return endpoint, True
+        return None
+    if tool == "multi_shot_video" and endpoint.argument_of("shot") is None:
+        shooting = tuple(dict.fromkeys(other.model for other in catalog.of(*modes) if other.argument_of("shot")))
+        findings.faults.append(
+            ArgumentFault(
+                f"model is {endpoint.model}, which makes single shots only.",
+                f"Models that take several shots: {', '.join(shooting)}.",
+                "model",
+                endpoint.model,
+                shooting,
+                models=shooting,
+            )
+        )
+        return None
+    return endpoint.model
+
+
+def _mode_meant(able: tuple[Endpoint, ...], tool: Tool, arguments: Mapping[str, object]) -> Mode:
+    """The mode whose endpoints take most of the arguments; of several, the first that has all that it needs."""
+    names = {name for name, value in arguments.items() if is_given(value)}
+
+    def fits(mode: Mode) -> tuple[int, bool]:
+        of_mode = [endpoint for endpoint in able if endpoint.mode == mode]
+        taken = {name for endpoint in of_mode for name in endpoint.arguments if _takes(endpoint, tool, name)}
+        # An estimate may leave out what the job needs.
+        whole = tool == "estimate_cost" or any(
+            names.issuperset(
+                name for name, argument in endpoint.arguments.items() if argument.required and tool in argument.tools
+            )
+            for endpoint in of_mode
+        )
+        return len(names & taken), whole
+
+    return max(dict.fromkeys(endpoint.mode for endpoint in able), key=fits)
+
+
+def _stand_in(catalog: Catalog, mode: Mode, arguments: Mapping[str, object]) -> Endpoint:
+    """The endpoint of *mode* for a call that names no model."""
+    model = catalog.default_of(mode).model
+    return _by_argument(tuple(one for one in catalog.endpoints if one.model == model), mode, arguments)
+
+
+def _by_argument(able: tuple[Endpoint, ...], mode: Mode, arguments: Mapping[str, object]) -> Endpoint:
+    """Of a model's endpoints for *mode*, the one whose argument is given, or the first."""
+    of_mode = [endpoint for endpoint in able if endpoint.mode == mode]
+    return next((one for one in of_mode if one.when and is_given(arguments.get(one.when))), of_mode[0])
 
 
 def _takes(endpoint: Endpoint, tool: Tool, name: str) -> bool:
     argument = endpoint.arguments.get(name)
     return argument is not None and (tool == "estimate_cost" or tool in argument.tools)
+
+
+def _own_names(catalog: Catalog, endpoint: Endpoint, tool: Tool, *, estimating: bool) -> tuple[str, ...]:
+    """The arguments that are this program's own; no endpoint sees them."""
+    names = (
+        (*COMMON_ARGUMENTS, "mode")
+        if tool == "edit_video" or endpoint.mode in EDIT_MODES.values()
+        else (COMMON_ARGUMENTS)
+    )
+    if not estimating:
+        return names
+    # In an estimate, the assumed length of what is given.
+    return (*names, "tool", *([_length_name(catalog)] if endpoint.billed and endpoint.length is None else []))
+
+
+def _length_name(catalog: Catalog) -> str:
+    """What a length is called in a call."""
+    return catalog.default.length.name if catalog.default.length else ""
 
 
 def _note_names(
@@ -239,11 +384,11 @@ def _note_names(
     certain: bool,
 ) -> None:
     """Note every name that the tool, or the model, does not take; what asks for nothing special is left out."""
-    own = (*COMMON_ARGUMENTS, "tool") if findings.estimating else COMMON_ARGUMENTS
+    own = _own_names(catalog, endpoint, tool, estimating=findings.estimating)
     for name, value in arguments.items():
         if name in own or _takes(endpoint, tool, name):
             continue
-        takers = [other.arguments[name] for other in catalog.endpoints if name in other.arguments]
+        takers = [other.arguments[name] for other in _nearest_first(catalog, tool) if name in other.arguments]
         if not takers:
             findings.faults.append(_unknown(catalog, endpoint, tool, name, value))
         # Some hosts send every argument that they know, whatever the model takes.
@@ -255,14 +400,20 @@ def _note_names(
                 findings.faults.append(_misplaced(catalog, endpoint, tool, name, value))
 
 
+def _nearest_first(catalog: Catalog, tool: Tool) -> tuple[Endpoint, ...]:
+    """All endpoints, those that *tool* uses first."""
+    own = modes_of(catalog, tool)
+    return (*catalog.of(*own), *(endpoint for endpoint in catalog.endpoints if endpoint.mode not in own))
+
+
 def _belongs_to_shots(endpoint: Endpoint, tool: Tool, name: str) -> bool:
     """Whether *name* is the length beside shots, which is compared with their sum."""
-    return tool == "multi_shot_video" and name == endpoint.length.name
+    return tool == "multi_shot_video" and endpoint.length is not None and name == endpoint.length.name
 
 
 def _left_out(endpoint: Endpoint, takers: Sequence[Argument], name: str, value: object) -> str | None:
     """Why *value* may be left out: it asks for what happens anyway. None where it asks for more."""
-    if takers[0].kind == "audio":
+    if takers[0].kind == "sound":
         makes = {"always": True, "none": False}.get(endpoint.sound)
         if makes is None or truth(value) is not makes:
             return None
@@ -284,14 +435,18 @@ def _read(argument: Argument, value: object) -> object:
 
 def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
     """An argument of another model, or of the other tool."""
-    takers = [other for other in catalog.endpoints if _takes(other, tool, name)]
-    allowed = _names(endpoint, tool)
-    argument = next(other.arguments[name] for other in catalog.endpoints if name in other.arguments)
+    near = _nearest_first(catalog, tool)
+    takers = [other for other in near if _takes(other, tool, name)]
+    if endpoint.mode in {other.mode for other in takers}:
+        takers = [other for other in takers if other.mode == endpoint.mode]
+    allowed = _names(catalog, endpoint, tool)
+    argument = next(other.arguments[name] for other in near if name in other.arguments)
     if takers:
-        models = tuple(other.model for other in takers)
+        models = tuple(dict.fromkeys(other.model for other in takers))
         what = f"{endpoint.model} does not take {name}."
-        if argument.kind == "audio" and endpoint.sound != "switchable":
-            what = f"{endpoint.model} {'always makes' if endpoint.sound == 'always' else 'makes no'} sound: {what}"
+        if argument.kind == "sound" and endpoint.sound != "switchable":
+            does = {"always": "always makes sound", "kept": "keeps or drops the sound of its input"}
+            what = f"{endpoint.model} {does.get(endpoint.sound, 'makes no sound')}: {what}"
         instead = next((f" {taker.arguments[name].instead}" for taker in takers if taker.arguments[name].instead), "")
         return ArgumentFault(
             what,
@@ -312,8 +467,9 @@ def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, valu
 
 def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
     """A name that nobody takes; a name of fal.ai's own leads to the argument that becomes it."""
-    allowed = _names(endpoint, tool)
-    everywhere = [argument for other in (endpoint, *catalog.endpoints) for argument in other.arguments.values()]
+    allowed = _names(catalog, endpoint, tool)
+    near = (endpoint, *_nearest_first(catalog, tool))
+    everywhere = [argument for other in near for argument in other.arguments.values()]
     meanings = {argument.field: argument.name for argument in reversed(everywhere)}
     meanings |= {argument.name: argument.name for argument in everywhere} | {known: known for known in allowed}
     meant = meanings.get(nearest(name, meanings) or "")
@@ -346,8 +502,9 @@ def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value:
 _KIND_WORDS: Final = 2
 
 
-def _names(endpoint: Endpoint, tool: Tool) -> tuple[str, ...]:
-    return (*(name for name in endpoint.arguments if _takes(endpoint, tool, name)), *COMMON_ARGUMENTS)
+def _names(catalog: Catalog, endpoint: Endpoint, tool: Tool) -> tuple[str, ...]:
+    own = _own_names(catalog, endpoint, tool, estimating=False)
+    return (*(name for name in endpoint.arguments if _takes(endpoint, tool, name)), *own)
 
 
 def _given(
@@ -363,7 +520,7 @@ def _given(
             if is_given(value):
                 given[name] = read(argument, value, name, findings)
         if len(findings.faults) > before:
-            takers = _would_take(catalog, endpoint, name, arguments[name])
+            takers = _would_take(catalog.of(endpoint.mode), endpoint, name, arguments[name])
             longer = "" if takers else _longer(argument, arguments[name])
             findings.faults[before:] = [
                 replace(fault, models=takers, next_step=fault.next_step + longer) for fault in findings.faults[before:]
@@ -383,22 +540,24 @@ _CONTINUE: Final = (
 )
 
 
-def _would_take(catalog: Catalog, endpoint: Endpoint, name: str, value: object) -> tuple[str, ...]:
+def _would_take(able: tuple[Endpoint, ...], endpoint: Endpoint, name: str, value: object) -> tuple[str, ...]:
     """The other models that accept the value that *endpoint* does not."""
-
-    return tuple(
+    models = [
         other.model
-        for other in catalog.endpoints
+        for other in able
         if other is not endpoint and name in other.arguments and _read(other.arguments[name], value) is not None
-    )
+    ]
+    return tuple(dict.fromkeys(models))
 
 
-def _job_tool(endpoint: Endpoint, tool: Tool, given: Mapping[str, object]) -> Tool:
+def _job_tool(endpoint: Endpoint, tool: Tool, given: Mapping[str, object]) -> JobTool:
     """The tool that would start the job: an estimate is for the one that its arguments belong to."""
     if tool != "estimate_cost":
         return tool
     shots = endpoint.argument_of("shot")
-    return "multi_shot_video" if shots is not None and shots.name in given else "image_to_video"
+    if shots is not None and shots.name in given:
+        return shots.tools[0]
+    return TOOLS[endpoint.mode][0]
 
 
 def _require(
@@ -415,7 +574,8 @@ def _require(
         return
     for argument in missing:
         state = nothing(arguments[argument.name]) if argument.name in arguments else "is missing"
-        picture = " A video from text alone cannot be made here." if argument.kind == "picture" else ""
+        from_text = endpoint.mode == "image-to-video" and argument.kind == "picture"
+        picture = " Without a picture, text_to_video makes a video from text alone." if from_text else ""
         findings.faults.append(
             ArgumentFault(
                 f"{argument.name} {state}; {tool} needs it.",
@@ -427,10 +587,16 @@ def _require(
 
 
 def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object], findings: ValidationReport) -> int:
-    """The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*."""
+    """
+    The length of the video in seconds: as given, as the sum of the shots, or by default; also written to *given*.
+
+    Where neither the call nor the endpoint says it, the longest. 0 where the endpoint has no length.
+    """
     length = endpoint.length
+    if length is None:
+        return 0
     shots = endpoint.argument_of("shot")
-    usual = int(str(length.default))
+    usual = None if length.default is None else int(str(length.default))
     if shots is not None and shots.name in given and shots.name not in findings.faulty:
         seconds = sum(shot.seconds for shot in _shots(endpoint, given))
         stated = given.get(length.name)
@@ -452,8 +618,8 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
         if seconds not in length.lengths:
             takers = tuple(
                 other.model
-                for other in catalog.endpoints
-                if shots.name in other.arguments and seconds in other.length.lengths
+                for other in catalog.of(endpoint.mode)
+                if shots.name in other.arguments and other.length is not None and seconds in other.length.lengths
             )
             findings.faults.append(
                 ArgumentFault(
@@ -461,22 +627,57 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
                     f"Allowed in sum: {span(length.lengths)} seconds.{'' if takers else _longer(length, seconds)}",
                     shots.name,
                     seconds,
-                    length.choices,
+                    tuple(str(allowed) for allowed in length.lengths),
                     models=takers,
                 )
             )
         given[length.name] = seconds
         return seconds
-    given.setdefault(length.name, usual)
-    return int(str(given[length.name]))
+    if usual is not None:
+        given.setdefault(length.name, usual)
+    return int(str(given.get(length.name, length.lengths[-1])))
 
 
-def _settle_audio(endpoint: Endpoint, given: dict[str, object]) -> bool | None:
-    """Whether sound is made; always written to *given*, since it sets the price. None where there is no switch."""
-    audio = endpoint.argument_of("audio")
-    if audio is None:
+def _assumed_seconds(
+    catalog: Catalog, endpoint: Endpoint, arguments: Mapping[str, object], findings: ValidationReport
+) -> Decimal | None:
+    """In an estimate, how long the video or sound that sets the price is said to be."""
+    name = _length_name(catalog)
+    value = arguments.get(name)
+    if not findings.estimating or endpoint.length is not None or not endpoint.billed or not is_given(value):
         return None
-    return given.setdefault(audio.name, audio.default) is True
+    seconds = whole(value)
+    if seconds is None or seconds < 1:
+        with findings.noting():
+            raise refused(name, value, "a whole number of seconds is expected", "Give the length of the input.")
+        return None
+    return Decimal(seconds)
+
+
+def _paid_inputs(endpoint: Endpoint, case: Billed, assumed: Decimal | None) -> dict[str, Decimal | None]:
+    return dict.fromkeys(endpoint.measured(case), assumed)
+
+
+def _longest(endpoint: Endpoint, case: Billed, given: Mapping[str, object]) -> dict[str, Decimal]:
+    """How long each input that is paid for may be, by its limits and by the rules that hold for this call."""
+    found: dict[str, Decimal] = {}
+    for name in endpoint.measured(case):
+        limits = endpoint.arguments[name].limits
+        bounds = [Decimal(rule.max) for rule in rules.of_lengths(endpoint, given) if name in rule.of]
+        if limits is not None and limits.max_seconds is not None:
+            bounds.append(limits.max_seconds)
+        found[name] = min(bounds)
+    return found
+
+
+def _settle_sound(endpoint: Endpoint, given: dict[str, object]) -> bool | None:
+    """
+    Whether there is sound; always written to *given*, since it may set the price. None where there is no switch.
+    """
+    switch = endpoint.argument_of("sound") or endpoint.argument_of("keep_sound")
+    if switch is None:
+        return None
+    return given.setdefault(switch.name, switch.default) is True
 
 
 def _settle_defaults(endpoint: Endpoint, given: dict[str, object]) -> None:
@@ -490,17 +691,17 @@ def _body(
     given: Mapping[str, object],
     path: str,
     place: BodyPath,
-    pictures: list[PictureSlot],
+    inputs: list[InputSlot],
 ) -> dict[str, object]:
-    """What *given* is called and looks like in the endpoint's request; pictures are noted on the way."""
+    """What *given* is called and looks like in the endpoint's request; inputs are noted on the way."""
 
     def one(argument: Argument, value: object, path: str, place: BodyPath) -> object:
         if argument.items:
-            return _body(argument.items, members_of(value), f"{path}.", place, pictures)
+            return _body(argument.items, members_of(value), f"{path}.", place, inputs)
         if argument.kind == "length":
-            return items_of(argument.value_schema["enum"])[argument.choices.index(str(value))]
-        if argument.kind == "picture":
-            pictures.append(PictureSlot(path, place, str(value), argument.limits))
+            return argument.sent_length(int(str(value)))
+        if kind := _INPUT_KINDS.get(argument.kind):
+            inputs.append(InputSlot(path, place, str(value), argument.limits, kind))
         return value
 
     body: dict[str, object] = {}

@@ -5,8 +5,11 @@ Each endpoint's file lists its rules as data; here is what the kinds mean.
 
 * ``exactly_one``  one of the arguments, not several and not none
 * ``count``        at most so many values; a selector ending in ``[]`` counts the members of each list by itself
+* ``total``        at most so many values of several lists together; with ``of``, only beside one of these
 * ``together``     arguments that do not go together
 * ``text_length``  at most so many characters
+* ``seconds``      a video or sound is at most so long, if another argument has a value; checked once it is measured
+* ``value``        one value of an argument is worth a remark, or refused
 * ``needs``        a value needs another argument to have a value
 * ``reference``    a marker in a text, such as one with a number, names something that is there
 * ``given``        an argument is worth a remark whenever it is given
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Catalog, Endpoint, Rule, RuleKind
     from kling_mcp.catalog.values import ValidationReport
 
-__all__ = ["check"]
+__all__ = ["check", "of_lengths"]
 
 Given: TypeAlias = Mapping[str, object]
 
@@ -45,6 +48,15 @@ def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: Validati
         about = (*rule.of, *rule.counts, *([rule.argument] if rule.argument else []))
         if not faulty & {re.split(r"[.\[]", selector, maxsplit=1)[0] for selector in about}:
             _CHECKS[rule.kind](rule, case)
+
+
+def of_lengths(endpoint: Endpoint, given: Given) -> tuple[Rule, ...]:
+    """The rules on how long a video or sound may be that hold for *given*."""
+    return tuple(
+        rule
+        for rule in endpoint.rules
+        if rule.kind == "seconds" and (not rule.argument or given.get(rule.argument) == rule.value)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,29 @@ def _count(rule: Rule, case: _Case) -> None:
                     f"{path} has {count} entries." if selector.endswith("[]") else f"{selector} is given {count} times."
                 )
                 case.broken(rule, path, what, f"Give at most {most}.", (f"up to {most}",))
+
+
+def _total(rule: Rule, case: _Case) -> None:
+    if rule.of and not any(case.select(name) for name in rule.of):
+        return
+    count = sum(len(case.select(name)) for name in rule.counts)
+    if count > rule.max:
+        names = " and ".join(name.removesuffix("[]") for name in rule.counts)
+        field = next(name.removesuffix("[]") for name in rule.counts if case.select(name))
+        beside = f" beside {' or '.join(rule.of)}" if rule.of else ""
+        allowed = (f"up to {rule.max} in all",)
+        case.broken(rule, field, f"{names} have {count} entries in all.", f"Give at most {rule.max}{beside}.", allowed)
+
+
+def _seconds(rule: Rule, case: _Case) -> None:
+    """Nothing yet: how long a file is shows when it is measured."""
+
+
+def _value(rule: Rule, case: _Case) -> None:
+    for selector in rule.of:
+        for path, value in case.select(selector):
+            if value == rule.value:
+                case.broken(rule, path, f"{path} is {value}.", f"Give another {path}.")
 
 
 def _together(rule: Rule, case: _Case) -> None:
@@ -213,6 +248,9 @@ def _beside(rule: Rule, case: _Case) -> None:
 _CHECKS: Final[Mapping[RuleKind, Callable[[Rule, _Case], None]]] = {
     "exactly_one": _exactly_one,
     "count": _count,
+    "total": _total,
+    "seconds": _seconds,
+    "value": _value,
     "together": _together,
     "text_length": _text_length,
     "needs": _needs,

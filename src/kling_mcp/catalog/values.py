@@ -77,6 +77,8 @@ _NAMED: Final[dict[ArgumentKind, str]] = {
     if SHOWS_VIDEOS
     else "an https URL, a path on this machine, or a data: URI",
     "https_url": "an https URL",
+    "video": "an https URL, a path on this machine, a data: URI, or kling://jobs/{job_id}/video",
+    "audio": "an https URL, a path on this machine, or a data: URI",
     "text": "a text",
     "choice": "a text",
     "voice": "a voice id as text",
@@ -357,8 +359,14 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
     match argument.kind:
         case "length":
             return _length(argument, value, path)
-        case "audio":
+        case "sound" | "keep_sound" | "flag":
             return _truth(value, path)
+        case "json":
+            return value
+        case "video":
+            return _video(value, path)
+        case "audio":
+            return _address(value, path, _NAMED["audio"])
         case "number":
             return _number(argument, value, path)
         case "choice":
@@ -380,14 +388,32 @@ def _text(argument: Argument, value: object, path: str) -> str:
     return text(value, path, _NAMED[argument.kind], limit if isinstance(limit, int) else None)
 
 
-def _picture(argument: Argument, value: object, path: str) -> str:
+def _address(value: object, path: str, expected: str) -> str:
+    """The URL, path, ``data:`` URI or resource in *value*."""
     if not isinstance(value, str) or not is_given(value):
-        expected = _NAMED[argument.kind]
         raise refused(path, value, f"{expected} is expected", f"Give {expected}.")
     text(value, path)
     # Not composed: a path is the bytes of a name.
     address = unwrapped(value)
-    given = address if re.match(r"(?:https?|data|kling):", address, re.IGNORECASE) else value.strip()
+    return address if re.match(r"(?:https?|data|kling):", address, re.IGNORECASE) else value.strip()
+
+
+def _video(value: object, path: str) -> str:
+    given = _address(value, path, _NAMED["video"])
+    if _LAST_FRAME.fullmatch(given):
+        meant = f"kling://jobs/{job_id_in(given)}/video"
+        raise refused(
+            path, value, "this is a picture, and a video is expected", f"{meant} is that job's video.", meant=meant
+        )
+    if given.lower().startswith("data:image/"):
+        raise refused(path, value, "this is a picture, and a video is expected", f"Give {_NAMED['video']}.")
+    if not given.lower().startswith("data:") and _VIDEO.fullmatch(given):
+        return f"kling://jobs/{job_id_in(given)}/video"
+    return given
+
+
+def _picture(argument: Argument, value: object, path: str) -> str:
+    given = _address(value, path, _NAMED[argument.kind])
     if _LAST_FRAME.fullmatch(given):
         return f"kling://jobs/{job_id_in(given)}/last-frame"
     if _VIDEO.fullmatch(given):

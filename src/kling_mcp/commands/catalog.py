@@ -32,7 +32,7 @@ from kling_mcp.json_types import is_list, items_of, members_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from kling_mcp.catalog.models import Argument, Endpoint, PictureLimits
+    from kling_mcp.catalog.models import Argument, Endpoint, MediaLimits
     from kling_mcp.fal.platform import PublishedModel, UnitPrice
     from kling_mcp.settings import Settings
 
@@ -277,7 +277,7 @@ def _limits_in(
         yield from _limits_in(path, argument.items, inside, components)
 
 
-def _limits_of(place: str, limits: PictureLimits, stated: Mapping[str, object]) -> Iterator[Difference]:
+def _limits_of(place: str, limits: MediaLimits, stated: Mapping[str, object]) -> Iterator[Difference]:
     for name, value in stated.items():
         if name not in _X_FAL or not isinstance(value, (int, float)) or isinstance(value, bool):
             continue

@@ -115,7 +115,7 @@ def is_mp4(path: Path) -> bool:
 def _film(model: str | None, shots: int | None) -> _Film:
 
     try:
-        endpoint = load().default if model is None else load().model(model)
+        endpoint = load().default if model is None else load().model(model, "image-to-video")
     except UnknownModel as error:
         raise SettingsError(f"--model is {model!r}. {error.next_step}") from None
     listed = endpoint.argument_of("shot")
@@ -124,7 +124,10 @@ def _film(model: str | None, shots: int | None) -> _Film:
     if not 1 <= wanted <= most:
         takes = f"1 to {most}" if most > 1 else f"1 with {endpoint.model}"
         raise SettingsError(f"--shots is {wanted}. It takes {takes}.")
-    each = _ONE_SHOT_SECONDS if wanted == 1 else min(_SHOT_SECONDS, max(endpoint.length.lengths) // wanted)
+    length = endpoint.length
+    if endpoint.mode != "image-to-video" or length is None:
+        raise SettingsError(f"--model is {model!r}, which animates no picture.")
+    each = _ONE_SHOT_SECONDS if wanted == 1 else min(_SHOT_SECONDS, max(length.lengths) // wanted)
     return _Film(endpoint, (each,) * wanted)
 
 
@@ -187,7 +190,7 @@ async def _play(client: Client, film: _Film, picture: Path, speed: float) -> int
 def _arguments(film: _Film, picture: Path) -> dict[str, Any]:
     """The call of a tool, with sound where the model has a switch for it."""
     arguments: dict[str, Any] = {"image": str(picture), "model": film.endpoint.model}
-    if film.endpoint.argument_of("audio") is not None:
+    if film.endpoint.argument_of("sound") is not None:
         arguments["generate_audio"] = True
     if film.shots > 1:
         arguments["shots"] = [

@@ -247,11 +247,11 @@ def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Find
 
 
 def _cheapest_usd() -> Decimal:
-    """The least that any job can hold, in US dollars."""
-
+    """The least that a video from a picture can hold, in US dollars."""
     return min(
         quote(endpoint, seconds=min(endpoint.length.lengths), audio=False, voice=False).ceiling_usd
-        for endpoint in load().endpoints
+        for endpoint in load().of("image-to-video")
+        if endpoint.length is not None
     )
 
 

@@ -15,7 +15,7 @@ from kling_mcp.shown import shorten_data_uris
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kling_mcp.catalog.plan import PictureSlot, Plan
+    from kling_mcp.catalog.plan import InputSlot, Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.media.pictures import Picture
 
@@ -26,7 +26,7 @@ __all__ = ["Draft", "Frame", "filled"]
 class Frame:
     """A picture of the job: a link that fal fetches, or bytes that are uploaded for it."""
 
-    slot: PictureSlot
+    slot: InputSlot
     content: str | Picture
 
     @property
@@ -69,8 +69,8 @@ class Draft:
             estimate_microusd=micro_dollars(quote.estimated_usd),
             ceiling_microusd=micro_dollars(quote.ceiling_usd),
             basis=quote.basis,
-            video_seconds=plan.seconds,
-            expected_seconds=plan.endpoint.expected_seconds(plan.seconds),
+            video_seconds=quote.seconds,
+            expected_seconds=plan.endpoint.expected_seconds(quote.seconds),
             warnings=(*plan.warnings, *quote.warnings, *_changes(self.frames)),
             nonce=nonce,
             sound=plan.endpoint.sound == "always" if plan.audio is None else plan.audio,

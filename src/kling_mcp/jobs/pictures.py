@@ -24,7 +24,7 @@ from kling_mcp.media.allowed_paths import Contents
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from kling_mcp.catalog.plan import PictureSlot, Plan
+    from kling_mcp.catalog.plan import InputSlot, Plan
     from kling_mcp.media.pictures import Picture
     from kling_mcp.settings import Settings
 
@@ -103,8 +103,14 @@ async def framed(
         UnknownJob: A last frame of a job that does not exist was asked for.
     """
     frames: list[Frame] = []
-    for slot in plan.pictures:
+    for slot in plan.inputs:
         value = pictures.unwrapped(slot.value)
+        if slot.kind == "voice":
+            frames.append(Frame(slot, value))
+            continue
+        if slot.kind != "picture":
+            frames.append(Frame(slot, _fetched(slot, value)))
+            continue
         await _no_video(slot, value, job_of)
         match pictures.kind_of(value):
             case "job":
@@ -117,7 +123,17 @@ async def framed(
     return tuple(frames)
 
 
-async def _no_video(slot: PictureSlot, value: str, job_of: Callable[[str], Awaitable[str | None]] | None) -> None:
+def _fetched(slot: InputSlot, value: str) -> str:
+    if pictures.kind_of(value) != "url":
+        raise InputRefused(
+            f"{slot.argument} is {_shown(value)!r}; a {slot.kind} is fetched by fal.ai from an https URL.",
+            "Give an https URL.",
+            field=slot.argument,
+        )
+    return check_url(value, field=slot.argument)
+
+
+async def _no_video(slot: InputSlot, value: str, job_of: Callable[[str], Awaitable[str | None]] | None) -> None:
     """
     Refuse a *value* that names a video.
 
@@ -148,7 +164,7 @@ def _ending(value: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-def _link(slot: PictureSlot, value: str) -> str:
+def _link(slot: InputSlot, value: str) -> str:
     url = check_url(value, field=slot.argument)
     if kind := _NOT_FETCHED.get(_ending(url)):
         raise InputRefused(
@@ -160,7 +176,7 @@ def _link(slot: PictureSlot, value: str) -> str:
     return url
 
 
-async def _loaded(slot: PictureSlot, value: str, settings: Settings, within_seconds: float) -> Picture:
+async def _loaded(slot: InputSlot, value: str, settings: Settings, within_seconds: float) -> Picture:
     # A file that holds the key is no picture, whatever its first bytes say.
     key = [] if settings.fal_key is None else [settings.fal_key.reveal().encode()]
     read = partial(pictures.read, value, folders=settings.input_dirs, field=slot.argument)
@@ -168,7 +184,7 @@ async def _loaded(slot: PictureSlot, value: str, settings: Settings, within_seco
     return await _prepared(slot, contents, key)
 
 
-async def _prepared(slot: PictureSlot, contents: Contents, forbidden: list[bytes]) -> Picture:
+async def _prepared(slot: InputSlot, contents: Contents, forbidden: list[bytes]) -> Picture:
     make = partial(
         pictures.prepare,
         contents.data,
@@ -181,7 +197,7 @@ async def _prepared(slot: PictureSlot, contents: Contents, forbidden: list[bytes
 
 
 async def _last_frame(
-    slot: PictureSlot, value: str, saved_video: Callable[[str], Awaitable[str | None]], within_seconds: float
+    slot: InputSlot, value: str, saved_video: Callable[[str], Awaitable[str | None]], within_seconds: float
 ) -> Picture:
     match = LAST_FRAME.fullmatch(value)
     if match is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.catalog.plan import plan
-from kling_mcp.catalog.pricing import quote
+from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.errors import FalUnreachable, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.server import confirm, models, tasks
 from kling_mcp.server.arguments import read
@@ -35,7 +35,7 @@ _SPEND_SECONDS: Final = 1.0
 async def _make_video(call: Call, tool: JobTool) -> Answer:
     app, service = call.app, call.app.service
     planned = plan(app.catalog, tool, call.arguments)
-    price = quote(planned.endpoint, seconds=planned.seconds, audio=planned.audio, voice=planned.voice)
+    price = quote_plan(planned)
     draft = await service.prepare(planned, price, call.arguments)
     job = await call.budget.within(lambda: service.find_duplicate(draft))
     repeated = job is not None

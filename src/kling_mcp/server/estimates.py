@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from kling_mcp.catalog.plan import plan
-from kling_mcp.catalog.pricing import quote
+from kling_mcp.catalog.plan import plan, usual_endpoint
+from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.catalog.values import is_given
 from kling_mcp.errors import InvalidArguments
 from kling_mcp.money import usd, usd_text
@@ -15,7 +15,7 @@ from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, Pric
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kling_mcp.catalog.models import Catalog
+    from kling_mcp.catalog.models import Catalog, Endpoint
     from kling_mcp.catalog.plan import Plan
     from kling_mcp.jobs.ledger import DaySpend
     from kling_mcp.server.views import Sound
@@ -39,27 +39,29 @@ def estimate(
     """
     named = is_given(arguments.get("model"))
     rows: list[ComparedModel | UnsuitableModel] = []
+    usual = endpoint = None
     if not named:
-        rows = _compared(catalog, arguments, settings)
+        usual = endpoint = usual_endpoint(catalog, "estimate_cost", arguments)
+        rows = _compared(catalog, usual, arguments, settings)
         taking = [row.model for row in rows if isinstance(row, ComparedModel)]
-        if catalog.default.model not in taking and taking:
-            arguments = {**arguments, "model": taking[0]}
-    chosen = plan(catalog, "estimate_cost", arguments)
-    price = quote(chosen.endpoint, seconds=chosen.seconds, audio=chosen.audio, voice=chosen.voice)
+        if usual.model not in taking and taking:
+            endpoint = catalog.model(taking[0], usual.mode)
+    chosen = plan(catalog, "estimate_cost", arguments, endpoint)
+    price = quote_plan(chosen)
     whole = named and not chosen.missing
     warnings = [*chosen.warnings, *price.warnings]
-    if not named and chosen.endpoint is not catalog.default:
-        warnings.append(f"{catalog.default.model}, the default, does not take this call: the job needs a model.")
+    if usual is not None and chosen.endpoint is not usual:
+        warnings.append(f"{usual.model}, the default, does not take this call: the job needs a model.")
     if named and chosen.missing:
         warnings.append(f"request is null because {' and '.join(chosen.missing)} would be needed.")
-    if whole and any(not slot.value.startswith("https:") for slot in chosen.pictures):
-        warnings.append("Pictures that are not https URLs are uploaded first; request then has their links.")
+    if whole and any(slot.kind != "voice" and not slot.value.startswith("https:") for slot in chosen.inputs):
+        warnings.append("Files that are not https URLs are uploaded first; request then has their links.")
     left = None if today is None else SpendTodayView.of(today, settings.daily_budget_usd)
     return EstimateView(
         tool=chosen.tool,
         model=chosen.endpoint.model,
         mode=chosen.endpoint.mode,
-        seconds=chosen.seconds,
+        seconds=price.seconds,
         **_figures(chosen, settings),
         basis=price.basis,
         sources=[PriceView.of(source) for source in chosen.endpoint.prices],
@@ -84,8 +86,9 @@ def estimate_headline(catalog: Catalog, view: EstimateView) -> str:
     taking = [row for row in view.models if isinstance(row, ComparedModel)]
     listed = ", ".join(f"{row.model} {_price(row)}" for row in taking)
     asked = [row.model for row in taking if row.asks_first]
-    default = f"Without a model a job uses {catalog.default.model}"
-    default += ", which does not take this call." if view.model != catalog.default.model else "."
+    usual = catalog.default_of(view.mode).model
+    default = f"Without a model a job uses {usual}"
+    default += ", which does not take this call." if view.model != usual else "."
     if asked:
         default += f" The user is asked first for {'each' if len(asked) == len(taking) else ', '.join(asked)}."
     return f"{view.seconds} s, cheapest first: {listed}. {default}"
@@ -106,7 +109,7 @@ class _Figures(TypedDict):
 
 
 def _figures(chosen: Plan, settings: Settings) -> _Figures:
-    price = quote(chosen.endpoint, seconds=chosen.seconds, audio=chosen.audio, voice=chosen.voice)
+    price = quote_plan(chosen)
     if chosen.audio is None:
         sound = "always" if chosen.endpoint.sound == "always" else "never"
     else:
@@ -120,19 +123,21 @@ def _figures(chosen: Plan, settings: Settings) -> _Figures:
 
 
 def _compared(
-    catalog: Catalog, arguments: Mapping[str, object], settings: Settings
+    catalog: Catalog, usual: Endpoint, arguments: Mapping[str, object], settings: Settings
 ) -> list[ComparedModel | UnsuitableModel]:
-    """Every model: those that take *arguments* by price, then the others."""
+    """Every model for the mode of *usual*: those that take *arguments* by price, then the others."""
     taking: list[ComparedModel] = []
     others: list[UnsuitableModel] = []
-    for endpoint in catalog.endpoints:
+    for endpoint in catalog.of(usual.mode):
+        if endpoint.when != usual.when:
+            continue
         try:
-            chosen = plan(catalog, "estimate_cost", {**arguments, "model": endpoint.model})
+            chosen = plan(catalog, "estimate_cost", arguments, endpoint)
         except InvalidArguments as refusal:
             why_not = " ".join(fault.what for fault in refusal.faults)[:200]
             others.append(UnsuitableModel(model=endpoint.model, estimated_usd=None, ceiling_usd=None, why_not=why_not))
             continue
-        expected_seconds = endpoint.expected_seconds(chosen.seconds)
         figures = _figures(chosen, settings)
+        expected_seconds = endpoint.expected_seconds(quote_plan(chosen).seconds)
         taking.append(ComparedModel(model=endpoint.model, **figures, expected_seconds=expected_seconds))
     return [*sorted(taking, key=lambda row: row.estimated_usd), *others]

@@ -12,14 +12,16 @@ from kling_mcp.server.views import ModelRow, ModelsView, ModelView, PricesView, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kling_mcp.catalog.models import Catalog, Endpoint, PictureLimits
+    from kling_mcp.catalog.models import Catalog, Endpoint, MediaLimits
 
 __all__ = ["in_full", "overview", "price_range", "prices"]
 
 
 def overview(catalog: Catalog) -> ModelsView:
     """Every model in a few words."""
-    return ModelsView(default=catalog.default.model, models=[_row(endpoint) for endpoint in catalog.endpoints])
+    return ModelsView(
+        default=catalog.default.model, models=[_row(endpoint) for endpoint in catalog.of("image-to-video")]
+    )
 
 
 def in_full(endpoint: Endpoint) -> ModelView:
@@ -41,18 +43,19 @@ def prices(catalog: Catalog) -> PricesView:
     return PricesView(
         currency="USD",
         unit="second of finished video",
-        models={endpoint.model: [PriceView.of(price) for price in endpoint.prices] for endpoint in catalog.endpoints},
+        models={
+            endpoint.model: [PriceView.of(price) for price in endpoint.prices]
+            for endpoint in catalog.of("image-to-video")
+        },
     )
 
 
 def price_range(catalog: Catalog) -> str:
     """From the shortest video of the cheapest model to the longest of the dearest, at the highest list prices."""
-    shortest = min(
-        _lengths(endpoint)[0] * min(endpoint.prices[-1].usd_per_second.values()) for endpoint in catalog.endpoints
-    )
+    videos = catalog.of("image-to-video")
+    shortest = min(_lengths(endpoint)[0] * min(endpoint.prices[-1].rates) for endpoint in videos)
     longest = max(
-        _lengths(endpoint)[-1] * max(rate for price in endpoint.prices for rate in price.usd_per_second.values())
-        for endpoint in catalog.endpoints
+        _lengths(endpoint)[-1] * max(rate for price in endpoint.prices for rate in price.rates) for endpoint in videos
     )
     return f"{usd_text(shortest)} to {usd_text(longest)}"
 
@@ -76,7 +79,7 @@ def _row(endpoint: Endpoint) -> ModelRow:
     )
 
 
-def _limits(limits: PictureLimits) -> dict[str, Any]:
+def _limits(limits: MediaLimits) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for name, value in limits:
         if value not in (None, (), False):

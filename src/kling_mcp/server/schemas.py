@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from kling_mcp.catalog.plan import modes_of
 from kling_mcp.catalog.values import span
 from kling_mcp.media.optional import SHOWS_VIDEOS
 
@@ -89,7 +90,7 @@ def job_schema(catalog: Catalog, tool: Tool) -> Schema:
             # The first tool says which models take each argument; here, which one takes all.
             models = f"Default {catalog.default.model}; {_most_capable(suitable, tool)} takes every argument"
         properties[name] = _property(catalog, name, accepting, words)
-        if argument.required:
+        if len(accepting) == len(suitable) and all(one.arguments[name].required for one in accepting):
             required.append(name)
     names = [endpoint.model for endpoint in catalog.endpoints if endpoint in suitable]
     if tool == FIRST:
@@ -115,10 +116,13 @@ _SETS_THE_PRICE: Final = ("duration", "shots", "generate_audio", "voice_ids")
 
 
 def _endpoints_for(catalog: Catalog, tool: Tool) -> list[Endpoint]:
-    """The endpoints that take the required arguments of *tool*."""
-    arguments = catalog.default.arguments
-    needed = {name for name, argument in arguments.items() if argument.required and tool in argument.tools}
-    return [endpoint for endpoint in catalog.endpoints if needed <= set(endpoint.arguments)]
+    """The endpoints that *tool* can use."""
+    able = catalog.of(*modes_of(catalog, tool))
+    return [one for one in able if one.when or _needed(catalog.default_of(one.mode), tool) <= set(one.arguments)]
+
+
+def _needed(endpoint: Endpoint, tool: Tool) -> set[str]:
+    return {name for name, argument in endpoint.arguments.items() if argument.required and tool in argument.tools}
 
 
 def _most_capable(suitable: list[Endpoint], tool: Tool) -> str:
@@ -163,7 +167,7 @@ def _typed(arguments: list[Argument]) -> Schema:
                 for limit, widest in (("minimum", min), ("maximum", max))
                 if all(limit in argument.value_schema for argument in arguments)
             }
-        case "audio":
+        case "sound" | "keep_sound" | "flag":
             schema = {"type": "boolean"}
         case "choice":
             schema = {
@@ -173,7 +177,10 @@ def _typed(arguments: list[Argument]) -> Schema:
         case "object" | "shot":
             items = {name: _typed([item]) | {"description": item.description} for name, item in first.items.items()}
             schema = object_schema(items, [name for name, item in first.items.items() if item.required])
-        case "picture" | "https_url" | "text" | "voice":
+        case "json":
+            # No type: what fits is the endpoint's own, and a list of types makes some hosts drop the tool.
+            schema = {}
+        case "picture" | "video" | "audio" | "https_url" | "text" | "voice":
             schema = {"type": "string"}
     return {"type": "array", "items": schema} if first.many else schema
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kling_mcp.catalog.models import Catalog
-    from kling_mcp.catalog.plan import PictureSlot
+    from kling_mcp.catalog.plan import InputSlot
     from kling_mcp.jobs.job import Job
 
 __all__ = ["PlannedShot", "Storyboard", "storyboard"]
@@ -60,7 +60,7 @@ def storyboard(catalog: Catalog, job: Job) -> Storyboard:
 
 
 @lru_cache(maxsize=256)
-def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], PictureSlot | None]:
+def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], InputSlot | None]:
     """The shots of a *call*, given as JSON, and its first picture; remembered, because a job is shown many times."""
     arguments: dict[str, object] = json.loads(call)
     try:
@@ -77,7 +77,7 @@ def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], Pict
     return tuple(shots), next((slot for slot in planned.pictures if slot.argument == "image"), None)
 
 
-def _url(body: Mapping[str, object] | None, slot: PictureSlot) -> str | None:
+def _url(body: Mapping[str, object] | None, slot: InputSlot) -> str | None:
     """The URL in the place of *slot* in the request that was sent."""
     place: Any = body
     try:

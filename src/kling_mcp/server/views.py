@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
+from kling_mcp.catalog.models import Mode
 from kling_mcp.errors import Billed, KlingError
 from kling_mcp.jobs.job import Job, State
 from kling_mcp.jobs.warnings import place_in_line, warnings_of
@@ -487,7 +488,7 @@ class EstimateView(View):
 
     tool: str
     model: str
-    mode: str
+    mode: Mode
     seconds: int
     sound: Sound
     estimated_usd: float

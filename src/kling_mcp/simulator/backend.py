@@ -243,7 +243,8 @@ def unit_price_usd(endpoint: Endpoint) -> Decimal:
     It was seen to be the rate itself where a model has one (v2.1-master), and
     a credit, of which a second costs several, where the rate depends on sound.
     """
-    return endpoint.prices[-1].usd_per_second.get("flat", _CREDIT_USD)
+    price = endpoint.prices[-1]
+    return price.usd_per_call or price.usd_per_second.get("flat", _CREDIT_USD)
 
 
 def _start_by(headers: Mapping[str, str], now: float) -> float:

@@ -52,7 +52,7 @@ def read(endpoint: Endpoint, body: Mapping[str, object]) -> ParsedRequest:
     pictures = [argument for argument in endpoint.arguments.values() if argument.kind == "picture"]
     frames = [body.get(argument.field) for argument in pictures if not argument.many][:2]
     first, last = [frame if isinstance(frame, str) else None for frame in (*frames, None, None)][:2]
-    audio = endpoint.argument_of("audio")
+    audio = endpoint.argument_of("sound")
     return ParsedRequest(
         shots=_shots(endpoint, body),
         first=first,
