@@ -1,14 +1,17 @@
 """
-Texts that UTF-8 cannot encode: half a character from JavaScript, or the name of a file from before Unicode.
+Texts as they can be sent and shown.
 
-Python holds both as lone surrogates. They break whatever sends, stores or prints them.
+What UTF-8 cannot encode, half a character from JavaScript or the name of a file from before Unicode, Python holds as
+lone surrogates. They break whatever sends, stores or prints them. Texts from outside may hold what nobody sees.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any, Final
 
-__all__ = ["BLANKS", "showable", "unencodable"]
+__all__ = ["BLANKS", "clean", "showable", "unencodable"]
 
 BLANKS: Final = (
     "".join(map(chr, [*range(0x21), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F, 0x205F]))
@@ -17,6 +20,7 @@ BLANKS: Final = (
 """Characters around a text that nobody sees: blanks of every width, control characters, marks of no width."""
 
 _DEEPEST: Final = 100
+_LONGEST_LINE: Final = 300
 
 
 def showable(value: Any) -> Any:
@@ -71,3 +75,39 @@ def _encodable(text: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def clean(text: object, longest: int = _LONGEST_LINE) -> str:
+    """
+    One short visible line of *text*, or nothing where it is not text.
+
+    Removed are terminal sequences, control, formatting and invisible characters
+    (bidirectional marks, zero-width characters, tags, variation selectors) and
+    links, in the order in which one could hide another.
+    """
+    if not isinstance(text, str):
+        return ""
+    # Long enough for any message, short enough that cleaning it takes no time.
+    text = _ANSI.sub("", text[: longest * 20])
+    visible = "".join(
+        " " if character.isspace() or unicodedata.category(character) in {"Zl", "Zp"} else character
+        for character in text
+        if character.isspace() or not _invisible(character)
+    )
+    line = " ".join(_LINK.sub("", visible).split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
+def _invisible(character: str) -> bool:
+    return (
+        unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn"}
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+        or character in _BLANKS
+    )
+
+
+# Letters and symbols by their category, but nothing to be seen.
+_BLANKS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_ANSI: Final = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?")
+_LINK: Final = re.compile(r"(?:[a-z][a-z0-9+.-]{1,20}://|www\.|mailto:|data:|javascript:)\S*", re.IGNORECASE)

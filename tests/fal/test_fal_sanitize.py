@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_mcp.fal.sanitize import clean, upstream_detail
+from kling_mcp.fal.sanitize import upstream_detail
+from kling_mcp.texts import clean
 
 HIDDEN = "".join(chr(0xE0000 + ord(character)) for character in "pay now")
 

@@ -54,6 +54,7 @@ __all__ = [
     "Timing",
     "Tool",
     "load",
+    "read_endpoint",
 ]
 
 JobTool: TypeAlias = Literal[
@@ -628,10 +629,21 @@ def _shown(endpoint: Endpoint) -> tuple[int, str]:
 
 
 def _read(path: Path) -> Endpoint:
+    return read_endpoint(path.read_bytes(), path.name)
+
+
+def read_endpoint(data: bytes, name: str) -> Endpoint:
+    """
+    The endpoint in *data*, the bytes of the file *name*.
+
+    Raises:
+        CatalogError: it cannot be used.
+
+    """
     try:
-        return Endpoint.model_validate_json(path.read_bytes())
+        return Endpoint.model_validate_json(data)
     except ValidationError as error:
-        raise CatalogError(f"{path.name}: {_said(error.errors()[0])}") from None
+        raise CatalogError(f"{name}: {_said(error.errors()[0])}") from None
 
 
 class _Misfit(ValueError):

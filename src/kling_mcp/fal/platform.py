@@ -74,6 +74,7 @@ class PublishedModel:
     endpoint_id: str
     status: str | None
     openapi: Mapping[str, object] | None
+    title: str | None = None
 
 
 class FalPlatform:
@@ -138,7 +139,9 @@ class FalPlatform:
         async for entry in self._of_endpoints(ModelEntry, "/models", endpoint_ids, {"expand": "openapi-3.0"}):
             if entry.endpoint_id in endpoint_ids:
                 openapi = entry.openapi if entry.openapi and "error" not in entry.openapi else None
-                found[entry.endpoint_id] = PublishedModel(entry.endpoint_id, entry.metadata.status, openapi)
+                found[entry.endpoint_id] = PublishedModel(
+                    entry.endpoint_id, entry.metadata.status, openapi, entry.metadata.display_name
+                )
         return found
 
     async def cost_usd(self, endpoint_id: str, units: Decimal) -> Decimal | None:

@@ -20,10 +20,10 @@ from urllib.parse import quote
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator
 
 from kling_mcp.fal import tolerant_json
-from kling_mcp.fal.sanitize import clean
 from kling_mcp.fal.tolerant_json import NotJson, items, members, text
 from kling_mcp.fal.urls import Address
 from kling_mcp.json_types import is_list
+from kling_mcp.texts import clean
 
 if TYPE_CHECKING:
     from kling_mcp.fal.http import Response
@@ -345,6 +345,7 @@ class ModelMetadata(_Answer):
     """What is published about an endpoint beside its schemas."""
 
     status: Annotated[str | None, PlainValidator(lambda value: text(value) or None)] = None
+    display_name: Annotated[str | None, PlainValidator(_word)] = None
 
 
 class ModelEntry(_Answer):
