@@ -43,6 +43,8 @@ class Clip:
     size: tuple[int, int] = (64, 48)
     rate: int = 10
     sound: bool = True
+    words: bytes = b""
+    """What a track of subtitles says, as drones write their positions."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +64,7 @@ def made(clip: Clip) -> bytes:
         if clip.sound:
             sound = container.add_stream(codecs[-1], rate=48_000)
             sound.layout = "stereo"
+        words: Any = container.add_mux_stream("mov_text") if clip.words else None
         if pictures is not None:
             for number in range(round(clip.seconds * clip.rate)):
                 frame = av.VideoFrame(*clip.size, "yuv420p")
@@ -72,6 +75,12 @@ def made(clip: Clip) -> bytes:
             container.mux(pictures.encode())
         if sound is not None:
             _sounded(container, sound, round(clip.seconds * 48_000))
+        if words is not None:
+            packet = av.Packet(len(clip.words).to_bytes(2) + clip.words)
+            packet.stream, packet.time_base = words, Fraction(1, 1000)
+            packet.pts = packet.dts = 0
+            packet.duration = 1000
+            container.mux(packet)
     return buffer.getvalue()
 
 

@@ -20,9 +20,18 @@ from kling_mcp.errors import NotAvailable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PrivateFile"]
+__all__ = ["FULL", "PrivateFile", "no_room"]
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""How a disk says that nothing more fits."""
+
+
+def no_room() -> NotAvailable:
+    """What is said where a copy does not fit on the disk."""
+    return NotAvailable(
+        f"There is no room for a copy of the file in {tempfile.gettempdir()}.",
+        "Once there is room on that disk, the same call works; TMPDIR names another folder for such copies.",
+    )
 
 
 class PrivateFile:
@@ -57,12 +66,9 @@ class PrivateFile:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
-            raise NotAvailable(
-                f"There is no room for a copy of the file in {tempfile.gettempdir()}.",
-                "Once there is room on that disk, the same call works; TMPDIR names another folder for such copies.",
-            ) from None
+            raise no_room() from None
 
     def read(self, offset: int, count: int) -> bytes:
         """At most *count* bytes from *offset* on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-__all__ = ["HEAD_BYTES", "Format", "format_of", "what_else"]
+__all__ = ["HEAD_BYTES", "Format", "format_of", "tag_size", "what_else"]
 
 HEAD_BYTES: Final = 4096
 
@@ -57,9 +57,6 @@ def format_of(head: bytes) -> Format | None:
         return "ogg"
     if head.startswith(b"fLaC"):
         return "flac"
-    if head.startswith(b"ID3"):
-        after = tag_size(head)
-        return format_of(head[after:]) or "mp3" if after < len(head) - 4 else "mp3"
     if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
         # The two bits of the layer: none is AAC in ADTS (ISO/IEC 13818-7), 1 is layer III (ISO/IEC 11172-3).
         layer = head[1] >> 1 & 3

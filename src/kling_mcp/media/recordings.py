@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
 from kling_mcp.errors import ArgumentFault, InputRefused
-from kling_mcp.media import allowed_paths
+from kling_mcp.media import allowed_paths, boxes, heads, packets
+from kling_mcp.media.cleaning import Cleaned, clean, pieces_of, tells_a_place
 from kling_mcp.media.limits import NO_LIMITS
-from kling_mcp.media.measuring import Measured, Unreadable, measured
+from kling_mcp.media.measured import Inseparable, Measured, Unreadable
 from kling_mcp.media.optional import usable
 from kling_mcp.media.private_file import PrivateFile
-from kling_mcp.media.recording_probe import HEAD_BYTES, Format, format_of, what_else
+from kling_mcp.media.recording_probe import HEAD_BYTES, Format, format_of, tag_size, what_else
 from kling_mcp.media.sources import decoded, kind_of, path_of, unwrapped
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kling_mcp.media.limits import Limits
-    from kling_mcp.media.measuring import Bytes
+    from kling_mcp.media.measured import Bytes
 
 __all__ = ["MAX_FILE_BYTES", "Kind", "Recording", "load", "of_saved"]
 
@@ -36,8 +37,8 @@ MAX_FILE_BYTES: Final = 1 << 30
 
 Kind = Literal["video", "audio"]
 
-_PIECE_BYTES: Final = 1024 * 1024
 _WHAT: Final[dict[Kind, str]] = {"video": "video", "audio": "audio file"}
+_IN_BOXES: Final = frozenset({"mp4", "mov", "m4a"})
 _SOUND_ONLY: Final = frozenset({"mp3", "wav", "m4a", "aac", "ogg", "flac"})
 _CONTENT_TYPES: Final[dict[Format, str]] = {
     "mp4": "video/mp4",
@@ -53,6 +54,9 @@ _CONTENT_TYPES: Final[dict[Format, str]] = {
 }
 _ALIASES: Final = {"m4v": "mp4", "quicktime": "mov", "mpeg": "mp3", "x-wav": "wav", "wave": "wav", "x-m4a": "m4a",
                    "oga": "ogg", "opus": "ogg", "x-flac": "flac", "x-matroska": "mkv"}  # fmt: skip
+# Whose parts do not tell that others should follow.
+_SAYING_THEIR_LENGTH: Final = frozenset({"webm", "mkv", "flac"})
+_MISSING_SECONDS: Final = Decimal("0.5")
 _PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 _LONGEST_SECRET: Final = 1024
 _FPS_TOLERANCE: Final = Decimal("0.1")
@@ -110,6 +114,7 @@ def load(
     folders: Iterable[Path | allowed_paths.AllowedFolder],
     limits: Limits | None = None,
     field: str | None = None,
+    av: bool | None = None,
     forbidden: Iterable[bytes] = (),
 ) -> Recording:
     """
@@ -121,6 +126,7 @@ def load(
         folders: The folders that files may be read from.
         limits: What the endpoint accepts.
         field: The argument it came in, for a refusal.
+        av: Whether PyAV may be used; None finds out.
         forbidden: Byte strings that must not leave this machine, such as the fal key.
 
     Raises:
@@ -128,7 +134,7 @@ def load(
         NotAvailable: There is no room for the copy.
     """
     source, what = unwrapped(source), _WHAT[kind]
-    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden))
+    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden), usable("av") if av is None else av)
     if kind_of(source) == "data":
         return wanted.from_bytes(_InMemory(decoded(source, what=what, field=field)), f"the {what} in the data: URI")
     with allowed_paths.opened(path_of(source), folders, max_bytes=MAX_FILE_BYTES, field=field, what=what) as file:
@@ -136,7 +142,13 @@ def load(
 
 
 def of_saved(
-    path: Path, *, kind: Kind, limits: Limits | None = None, field: str | None = None, forbidden: Iterable[bytes] = ()
+    path: Path,
+    *,
+    kind: Kind,
+    limits: Limits | None = None,
+    field: str | None = None,
+    av: bool | None = None,
+    forbidden: Iterable[bytes] = (),
 ) -> Recording:
     """
     The recording at *path*, where this program itself has saved it: see `load`.
@@ -145,7 +157,7 @@ def of_saved(
         InputRefused: It is gone, or breaks a rule of the endpoint.
         NotAvailable: There is no room for the copy.
     """
-    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden))
+    wanted = _Wanted(kind, limits or NO_LIMITS, field, tuple(forbidden), usable("av") if av is None else av)
     try:
         with path.open("rb") as file:
             return wanted.from_bytes(_OnDisk(file.fileno(), os.fstat(file.fileno()).st_size), path.name)
@@ -188,6 +200,7 @@ class _Wanted:
     limits: Limits
     field: str | None
     forbidden: tuple[bytes, ...]
+    av: bool
 
     def from_bytes(self, file: Bytes, name: str) -> Recording:
         """
@@ -196,25 +209,28 @@ class _Wanted:
         Raises:
             InputRefused: It may not be used.
         """
-        head = file.read(0, HEAD_BYTES)
-        form = format_of(head)
-        if form is None:
-            raise InputRefused(
-                f"{name!r} is {what_else(head)}, and {self._taken} is expected.", self._way_out, field=self.field
-            )
-        copy = PrivateFile(self._without_secrets(_pieces(file), name))
+        form = self._recognised(file, name)
+        try:
+            cleaned = clean(file, form, av=self.av)
+        except Unreadable:
+            raise self._unreadable(name) from None
+        except Inseparable:
+            cleaned = self._as_it_is(file, name)
+        copy = PrivateFile(self._without_secrets(cleaned.pieces, name))
         seen = self._measured(copy, form, name)
-        if form == "mp4" and seen is not None and seen.width is None:
+        if form in _IN_BOXES and seen is not None and seen.width is None:
             form = "m4a"
+        seen = seen or Measured(Decimal(0))
         recording = Recording(
             file=copy,
             content_type=_CONTENT_TYPES[form],
             file_name=f"{'audio' if form in _SOUND_ONLY else 'video'}.{form}",
-            seconds=None if seen is None else seen.seconds,
-            width=None if seen is None else seen.width,
-            height=None if seen is None else seen.height,
-            fps=None if seen is None else seen.fps,
-            sound=seen is None or seen.sound,
+            seconds=seen.seconds or None,
+            width=seen.width,
+            height=seen.height,
+            fps=seen.fps,
+            sound=seen.sound,
+            changes=cleaned.changes,
         )
         self._check(recording, form, name)
         return recording
@@ -233,18 +249,48 @@ class _Wanted:
         usual = ("mp4", "mov") if self.kind == "video" else ("mp3", "wav")
         return f"Give {self._taken} ({', '.join(self._formats or usual)}); most programs can export what they play so."
 
-    def _measured(self, file: PrivateFile, form: Format, name: str) -> Measured | None:
-        if not usable("av"):
-            return None
-        try:
-            return measured(file, form)
-        except Unreadable:
+    def _recognised(self, file: Bytes, name: str) -> Format:
+        head = file.read(0, HEAD_BYTES)
+        # What stands behind a tag with pictures of covers is further away than the head reaches.
+        form = format_of(file.read(tag_size(head), HEAD_BYTES) if tag_size(head) else head)
+        if form is None and not tag_size(head):
             raise InputRefused(
-                f"{name!r} cannot be read as {self._taken}: it is damaged, or not all of it is here. Is it still "
-                "downloading or being written?",
-                "Once the whole file is there, the same call works; or export it anew in any program that plays it.",
+                f"{name!r} is {what_else(head)}, and {self._taken} is expected.", self._way_out, field=self.field
+            )
+        return form or "mp3"
+
+    def _as_it_is(self, file: Bytes, name: str) -> Cleaned:
+        if tells_a_place(file):
+            raise InputRefused(
+                f"{name!r} says where it was taken (GPS), and that cannot be removed from it here.",
+                "Export it anew without its location in any program that plays it, then give that.",
                 field=self.field,
-            ) from None
+            )
+        return Cleaned(
+            pieces_of(file), ("other data than picture and sound could not be told apart, so none was removed",)
+        )
+
+    def _measured(self, file: PrivateFile, form: Format, name: str) -> Measured | None:
+        try:
+            if not self.av:
+                return heads.measure(file, form)
+            seen = packets.measure(file, form)
+            if form in _SAYING_THEIR_LENGTH:
+                said = heads.measure(file, form)
+                if said is not None and said.seconds - seen.seconds > _MISSING_SECONDS:
+                    raise Unreadable
+            lies = form in _IN_BOXES and boxes.is_turned(file)
+        except Unreadable:
+            raise self._unreadable(name) from None
+        return replace(seen, width=seen.height, height=seen.width) if lies else seen
+
+    def _unreadable(self, name: str) -> InputRefused:
+        return InputRefused(
+            f"{name!r} cannot be read as {self._taken}: it is damaged, or not all of it is here. Is it still "
+            "downloading or being written?",
+            "Once the whole file is there, the same call works; or export it anew in any program that plays it.",
+            field=self.field,
+        )
 
     def _without_secrets(self, pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
         """*pieces*, as long as no key is in them."""
@@ -281,7 +327,7 @@ class _Wanted:
     def _kind_faults(self, recording: Recording, form: Format) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
         formats = self._formats
         takes_videos = self.kind == "video" or not _SOUND_ONLY.issuperset(formats)
-        if self.kind == "video" and form in _SOUND_ONLY:
+        if self.kind == "video" and (form in _SOUND_ONLY or (recording.seconds and not recording.width)):
             yield f"has sound alone ({form}), and a video is expected.", self._way_out, form, formats
         elif (formats and form not in formats) or (form not in _SOUND_ONLY and not takes_videos):
             allowed = formats or ("mp3", "wav")
@@ -298,7 +344,7 @@ class _Wanted:
                 recording.size,
                 (f"at most {limits.max_bytes}",),
             )
-        if width is None or height is None:
+        if not width or not height:
             return
         if (
             width < (limits.min_width or 0)
@@ -350,10 +396,3 @@ def _span(least: object, most: object) -> str:
     if least is None:
         return f"at most {most}"
     return f"at least {least}" if most is None else f"{least} to {most}"
-
-
-def _pieces(file: Bytes) -> Iterator[bytes]:
-    at = 0
-    while piece := file.read(at, _PIECE_BYTES):
-        yield piece
-        at += len(piece)
