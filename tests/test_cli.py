@@ -339,7 +339,7 @@ def edited(model: str, edit: Callable[[dict[str, Any]], None]) -> Catalog:
     endpoint = load().model(model)
     schema = cast("dict[str, Any]", json.loads(json.dumps(dict(endpoint.input_schema))))
     edit(schema)
-    others = [one for one in load().endpoints if one.model != model]
+    others = [one for one in load().endpoints if one is not endpoint]
     return Catalog((*others, endpoint.model_copy(update={"input_schema": schema})))
 
 
@@ -361,8 +361,8 @@ def test_a_catalog_that_is_fals_is_as_bundled(fal: tuple[Simulator, dict[str, st
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split() for line in lines[: len(load().models)]] == [
-        [model, "as", "bundled"] for model in load().models
+    assert [line.split() for line in lines[: len(load().endpoints)]] == [
+        [*filter(None, one.key), "as", "bundled"] for one in load().endpoints
     ]
     assert any(line.startswith("fal.ai's price of a unit: ") and "0.14 USD (seconds)" in line for line in lines)
     assert not fal[0].accepted
@@ -377,10 +377,12 @@ def test_a_fal_that_changed_is_an_exit_code_and_a_diff() -> None:
         done = command("catalog", "check", **urls_of(listener).environment())
 
     assert (done.returncode, done.stderr) == (1, "")
-    assert "o3-pro               1 difference\n  input.duration.enum\n    - bundled: [" in done.stdout
+    assert (
+        "o3-pro image-to-video                    1 difference\n  input.duration.enum\n    - bundled: [" in done.stdout
+    )
     assert '"15", "30"]\n' in done.stdout
     assert "Prices were not compared" in done.stdout
-    assert done.stdout.endswith("\n1 of 18 models differ.\n")
+    assert done.stdout.endswith(f"\n1 of {len(load().endpoints)} endpoints differ.\n")
 
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], set[str]]] = {
@@ -440,8 +442,23 @@ def test_each_change_of_a_schema_is_named_by_its_place(name: str) -> None:
 
 def published(model: str, schema: dict[str, Any], status: str = "active") -> PublishedModel:
     endpoint = load().model(model)
-    schemas = {"KlingVideoInput": schema, "KlingVideoOutput": dict(endpoint.output_schema)}
-    return PublishedModel(endpoint.endpoint_id, status, {"components": {"schemas": schemas}})
+    return PublishedModel(endpoint.endpoint_id, status, openapi(schema, dict(endpoint.output_schema)))
+
+
+def openapi(request: dict[str, Any], result: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A document whose operations name the schemas; one of the others ends as that of the request does."""
+
+    def body(name: str) -> dict[str, Any]:
+        return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+
+    post = {"requestBody": body("KlingVideoInput"), "responses": {"200": body("QueueStatus")}}
+    return {
+        "components": {"schemas": {"ElementInput": {}, **more, "KlingVideoInput": request, "KlingVideoOutput": result}},
+        "paths": {
+            "/a/video": {"post": post},
+            "/a/video/requests/{request_id}": {"get": {"responses": {"200": body("KlingVideoOutput")}}},
+        },
+    }
 
 
 def test_references_and_limits_of_media_are_read_as_fal_writes_them() -> None:
@@ -453,9 +470,9 @@ def test_references_and_limits_of_media_are_read_as_fal_writes_them() -> None:
         "anyOf": [{"type": "array", "items": {"$ref": "#/components/schemas/Shot"}}, {"type": "null"}]
     }
     schema["properties"]["start_image_url"]["x-fal"] = {"max_file_size": 10_485_760, "min_width": 400, "timeout": 20.0}
-    openapi = {"components": {"schemas": {"Shot": shot, "AInput": schema, "AOutput": dict(endpoint.output_schema)}}}
+    document = openapi(schema, dict(endpoint.output_schema), Shot=shot)
 
-    found = check.differences(endpoint, PublishedModel(endpoint.endpoint_id, None, openapi))
+    found = check.differences(endpoint, PublishedModel(endpoint.endpoint_id, None, document))
 
     assert found == [check.Difference("input.start_image_url.min_width", "300", "400")]
 
@@ -466,22 +483,24 @@ def test_a_field_that_is_kept_with_a_warning_is_known(capsys: pytest.CaptureFixt
 
     assert code == 0
     shown = capsys.readouterr().out
-    assert "v3-standard          as bundled\n  input.voice_ids  (known: taken with a warning)\n" in shown
+    assert (
+        "v3-standard image-to-video               as bundled\n  input.voice_ids  (known: taken with a warning)\n"
+        in shown
+    )
 
 
 def test_an_endpoint_that_fal_cannot_expand_differs(capsys: pytest.CaptureFixture[str]) -> None:
     """fal answers 200 with an error in the schema's place."""
-    gone = Catalog(tuple(one for one in load().endpoints if one.model != "o1-pro"))
+    gone = Catalog(tuple(one for one in load().endpoints if one is not load().model("o1-pro")))
 
     code, _ = checked(gone)
 
     assert code == 1
     shown = capsys.readouterr().out
-    assert (
-        "o1-pro               1 difference\n  endpoint\n    - bundled: fal-ai/kling-video/o1/image-to-video\n" in shown
-    )
+    assert "o1-pro image-to-video                    1 difference\n  endpoint\n" in shown
+    assert "    - bundled: fal-ai/kling-video/o1/image-to-video\n" in shown
     assert "publishes no such endpoint" in shown
-    assert "fal.ai names no price for 1 of 18 models." in shown
+    assert f"fal.ai names no price for 1 of {len(load().endpoints)} models." in shown
 
 
 def test_a_deprecated_endpoint_differs() -> None:

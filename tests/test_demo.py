@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 import kling_mcp
+from kling_mcp.catalog.added import AddedEndpoints
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import plan
 from kling_mcp.commands.demo import _arguments, _film, _Progress, is_mp4
 from kling_mcp.errors import SettingsError
 
 SPEED = "200"
+BUNDLED = AddedEndpoints(load())
 SAMPLES = Path(kling_mcp.__file__).parent / "simulator"
 
 
@@ -87,7 +89,7 @@ class Terminal(io.StringIO):
 @pytest.mark.anyio
 async def test_on_a_terminal_one_line_is_drawn_again_and_again() -> None:
     with contextlib.redirect_stdout(Terminal()) as terminal:
-        progress = _Progress(_film("o3-standard", 2))
+        progress = _Progress(_film("o3-standard", 2, BUNDLED))
         progress.queued(1)
         progress.queued(0)
         await progress.said(1.0, 100.0, "rendering, about 9 s left: Shot 1 of 2: 25% of the video.")
@@ -113,9 +115,9 @@ async def test_on_a_terminal_one_line_is_drawn_again_and_again() -> None:
 def test_every_model_takes_what_the_demo_asks_of_it(model: str, shots: int | None) -> None:
     if load().model(model).argument_of("shot") is None and shots not in {None, 1}:
         with pytest.raises(SettingsError, match=f"1 with {model}"):
-            _film(model, shots)
+            _film(model, shots, BUNDLED)
         return
-    film = _film(model, shots)
+    film = _film(model, shots, BUNDLED)
 
     arguments = _arguments(film, SAMPLES / "sample.jpg")
     chosen = plan(load(), "multi_shot_video" if film.shots > 1 else "image_to_video", arguments)

@@ -1,5 +1,5 @@
 """
-``kling-mcp catalog check``: are the bundled schemas and prices still fal.ai's?
+``kling-mcp catalog check``: are the bundled and added schemas and prices still fal.ai's?
 
 Compared is what decides whether a request is accepted and what it costs:
 fields, which of them are required, their types, values, defaults and limits.
@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from kling_mcp.catalog.models import load
+from kling_mcp.catalog.added import added_endpoints
+from kling_mcp.catalog.derive import DeriveError, derive, media_limit_names
+from kling_mcp.catalog.openapi import schemas_of
 from kling_mcp.errors import FalRejected, RateLimited, SettingsError
 from kling_mcp.fal.http import FalHttp
 from kling_mcp.fal.platform import FalPlatform
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.platform import PublishedModel, UnitPrice
     from kling_mcp.settings import Settings
 
-__all__ = ["Difference", "check", "compare", "differences"]
+__all__ = ["Comparison", "Difference", "check", "compare", "differences", "patiently"]
 
 Schema = Mapping[str, object]
 
@@ -47,22 +49,8 @@ _COMPARED: Final = (
     *("type", "enum", "default", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("multipleOf", "minLength", "maxLength", "minItems", "maxItems"),
 )
-_X_FAL: Final = {
-    "max_file_size": "max_bytes",
-    "min_width": "min_width",
-    "min_height": "min_height",
-    "max_width": "max_width",
-    "max_height": "max_height",
-    "min_aspect_ratio": "min_aspect_ratio",
-    "max_aspect_ratio": "max_aspect_ratio",
-    "min_duration": "min_seconds",
-    "max_duration": "max_seconds",
-    "min_fps": "min_fps",
-    "max_fps": "max_fps",
-    "timeout": "fetch_timeout_seconds",
-}
-"""fal.ai's names of media limits in a schema's ``x-fal``, and the catalog's."""
-
+_ANY_DAY: Final = "2000-01-01"
+"""Of a file that is derived to be compared, and not kept."""
 _NOTHING: Final = object()
 _DEEPEST: Final = 20
 _FEWEST_UNITS: Final = Decimal("0.5")
@@ -100,69 +88,117 @@ def check(settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.
         raise SettingsError(
             "KLING_MCP_BACKEND is simulator. catalog check asks fal.ai: leave it unset for this command."
         )
-    found, notes = anyio.run(compare, settings, sleep)
-    for model, every in found.items():
+    found = anyio.run(compare, settings, sleep)
+    for endpoint, every in found.differences.items():
         counted = [difference for difference in every if not difference.known]
-        print(f"{model:<20} {'as bundled' if not counted else _several(len(counted))}")
+        said = "as added" if endpoint in found.added else "as bundled"
+        print(f"{_label(endpoint):<40} {_several(len(counted)) if counted else said}")
         for difference in every:
-            _print(difference)
-    for note in notes:
+            _print(difference, "added" if endpoint in found.added else "bundled")
+    for note in (*found.notes, *found.left_out):
         print(note)
-    changed = [model for model, every in found.items() if not all(difference.known for difference in every)]
-    print(f"\n{f'{len(changed)} of {len(found)} models differ.' if changed else f'{len(found)} models as bundled.'}")
-    return 1 if changed else 0
+    total = len(found.differences)
+    changed = sum(not all(one.known for one in every) for every in found.differences.values())
+    print(f"\n{f'{changed} of {total} endpoints differ.' if changed else f'{total} endpoints as fal.ai has them.'}")
+    return 1 if changed or found.left_out else 0
 
 
-async def compare(
-    settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.sleep
-) -> tuple[dict[str, list[Difference]], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
     """
-    The differences of every model, and what else there is to say.
+    How the catalog differs from fal.ai.
+
+    Args:
+        differences: Those of each endpoint.
+        added: The endpoints that are not bundled.
+        notes: What else there is to say.
+        left_out: A line for each file of an added endpoint that cannot be used.
+    """
+
+    differences: Mapping[Endpoint, list[Difference]]
+    added: frozenset[Endpoint]
+    notes: list[str]
+    left_out: tuple[str, ...]
+
+
+async def compare(settings: Settings, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> Comparison:
+    """
+    The differences of every endpoint, and what else there is to say.
 
     Raises:
         KlingError: fal.ai cannot be asked.
     """
-
-    endpoints = load().endpoints
+    known = added_endpoints(settings.data_dir)
+    endpoints = known.catalog.endpoints
+    added = frozenset(endpoint for _, endpoint in known.files)
     ids = [endpoint.endpoint_id for endpoint in endpoints]
     async with FalHttp(settings.hosts, settings.fal_key, sleep=sleep) as http:
         platform = FalPlatform(http)
-        published = await _patiently(lambda: platform.models(ids), sleep)
+        published = await patiently(lambda: platform.models(ids), sleep)
         prices, notes = await _prices(platform, ids, sleep, authenticated=http.has_key)
-    cheapest, dearest = _range(endpoints)
-    found = {
-        endpoint.model: [
-            *differences(endpoint, published.get(endpoint.endpoint_id)),
-            *_price_differences(endpoint, prices.get(endpoint.endpoint_id), cheapest, dearest),
-        ]
-        for endpoint in endpoints
-    }
-    return found, notes
+    cheapest, dearest = _range([endpoint for endpoint in endpoints if endpoint not in added])
+    found: dict[Endpoint, list[Difference]] = {}
+    for endpoint in endpoints:
+        theirs, price = published.get(endpoint.endpoint_id), prices.get(endpoint.endpoint_id)
+        if endpoint in added:
+            found[endpoint] = [*_differences_of_added(endpoint, theirs), *_price_of_added(endpoint, price)]
+        else:
+            found[endpoint] = [
+                *differences(endpoint, theirs),
+                *_price_differences(endpoint, price, cheapest, dearest),
+            ]
+    return Comparison(found, added, notes, known.left_out)
 
 
 def differences(endpoint: Endpoint, published: PublishedModel | None) -> list[Difference]:
     """How what fal.ai publishes of *endpoint* differs from the catalog."""
     if published is None or published.openapi is None:
         return [Difference("endpoint", endpoint.endpoint_id, None)]
-    found: list[Difference] = []
-    if published.status and published.status != "active":
-        found.append(Difference("status", "active", published.status[:40]))
-    schemas = members_of(members_of(published.openapi.get("components")).get("schemas"))
-    for part, ending, ours in (("input", "Input", endpoint.input_schema), ("output", "Output", endpoint.output_schema)):
-        theirs = next((members_of(schema) for name, schema in schemas.items() if name.endswith(ending)), None)
-        if theirs is None:
+    components = members_of(members_of(published.openapi.get("components")).get("schemas"))
+    request, result = (_plain(one, components) for one in schemas_of(endpoint.endpoint_id, published.openapi))
+    found = [*_status_differences(published)]
+    for part, ours, theirs in (("input", endpoint.input_schema, request), ("output", endpoint.output_schema, result)):
+        if not theirs:
             found.append(Difference(part, "a schema", None))
             continue
-        found += _Comparison(schemas, open_ended=part == "output").objects(part, ours, theirs)
+        found += _Comparison(components, open_ended=part == "output").objects(part, ours, theirs)
     contested = _contested(endpoint)
     found = [
         Difference(one.place, one.ours, one.theirs, known=one.theirs is None and one.place in contested)
-        for one in [*found, *_limit_differences(endpoint, schemas)]
+        for one in [*found, *_limits_in("input", endpoint.arguments, request, components)]
     ]
     return sorted(found, key=lambda one: one.place)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]], sleep: Callable[[float], Awaitable[None]]) -> _T:
+def _differences_of_added(endpoint: Endpoint, published: PublishedModel | None) -> list[Difference]:
+    """How an added endpoint differs from what would be added today; what adding leaves out is left out of both."""
+    if published is None or published.openapi is None:
+        return [Difference("endpoint", endpoint.endpoint_id, None)]
+    try:
+        today = derive(endpoint.endpoint_id, published.openapi, None, as_of=_ANY_DAY).endpoint
+    except DeriveError as reason:
+        return [Difference("document", "one that can be used", str(reason))]
+    found = [
+        *_status_differences(published),
+        *_Comparison({}, open_ended=False).objects("input", endpoint.input_schema, today.input_schema),
+        *_Comparison({}, open_ended=True).objects("output", endpoint.output_schema, today.output_schema),
+    ]
+    for name, limits in today.limits.items():
+        ours = endpoint.limits.get(name)
+        stated = limits.model_dump(exclude_defaults=True, exclude={"basis", "inferred"})
+        for limit, theirs in stated.items() if not limits.inferred else ():
+            mine = getattr(ours, limit, None)
+            if mine != theirs:
+                found.append(Difference(f"limits.{name}.{limit}", None if mine is None else str(mine), str(theirs)))
+    return sorted(found, key=lambda one: one.place)
+
+
+def _status_differences(published: PublishedModel) -> Iterator[Difference]:
+    if published.status and published.status != "active":
+        yield Difference("status", "active", published.status[:40])
+
+
+async def patiently(ask: Callable[[], Awaitable[_T]], sleep: Callable[[float], Awaitable[None]]) -> _T:
     """What *ask* answers, however long fal.ai's rate limit makes it wait."""
     for pause_seconds in _PAUSES_SECONDS:
         try:
@@ -255,13 +291,6 @@ def _contested(endpoint: Endpoint) -> set[str]:
     return {f"input.{endpoint.arguments[name].field}" for name in named if name in endpoint.arguments}
 
 
-def _limit_differences(endpoint: Endpoint, components: Mapping[str, object]) -> Iterator[Difference]:
-    for name, schema in components.items():
-        if name.endswith("Input"):
-            yield from _limits_in("input", endpoint.arguments, members_of(schema), components)
-            return
-
-
 def _limits_in(
     place: str, arguments: Mapping[str, Argument], theirs: Schema, components: Mapping[str, object]
 ) -> Iterator[Difference]:
@@ -279,9 +308,10 @@ def _limits_in(
 
 def _limits_of(place: str, limits: MediaLimits, stated: Mapping[str, object]) -> Iterator[Difference]:
     for name, value in stated.items():
-        if name not in _X_FAL or not isinstance(value, (int, float)) or isinstance(value, bool):
+        ours_is = media_limit_names().get(name)
+        if ours_is is None or not isinstance(value, (int, float)) or isinstance(value, bool):
             continue
-        ours: int | Decimal | None = getattr(limits, _X_FAL[name])
+        ours: int | Decimal | None = getattr(limits, ours_is)
         if ours is None or Decimal(ours) != Decimal(str(value)):
             yield Difference(f"{place}.{name}", None if ours is None else str(ours), str(value))
 
@@ -296,7 +326,7 @@ async def _prices(
     if not authenticated:
         return {}, ["Prices were not compared: fal.ai tells them only with a key, and FAL_KEY is not set."]
     try:
-        prices = await _patiently(lambda: platform.prices(ids), sleep)
+        prices = await patiently(lambda: platform.prices(ids), sleep)
     except FalRejected as error:
         return {}, [f"Prices were not compared. {error.what}"]
     units = sorted({f"{price.unit_price.normalize():f} {price.currency} ({price.unit})" for price in prices.values()})
@@ -318,7 +348,12 @@ def _price_differences(
     if price is None:
         return
     theirs = f"{price.unit_price.normalize():f} {price.currency} for a unit ({price.unit})"
-    rates = endpoint.prices[-1].usd_per_second
+    newest = endpoint.prices[-1]
+    if newest.usd_per_call is not None:
+        if price.unit_price != newest.usd_per_call or price.currency != "USD":
+            yield Difference("price", f"{newest.usd_per_call} USD for a call", theirs)
+        return
+    rates = newest.usd_per_second
     ours = ", ".join(f"{tier} {rate}" for tier, rate in rates.items()) + " USD for a second"
     # The price of a second itself, or a credit: above the cheapest second, and a second costs tenths of it.
     is_rate = price.unit_price == rates.get("flat")
@@ -329,6 +364,15 @@ def _price_differences(
         yield Difference("price", ours, theirs)
 
 
+def _price_of_added(endpoint: Endpoint, price: UnitPrice | None) -> Iterator[Difference]:
+    """The list price is among the prices of the file, or the file has been edited; what it has none of is asked."""
+    ours = {rate for one in endpoint.prices for rate in one.rates}
+    if price is not None and price.unit_price not in ours:
+        said = ", ".join(f"{rate.normalize():f}" for rate in sorted(ours))
+        theirs = f"{price.unit_price.normalize():f} {price.currency} for a unit ({price.unit})"
+        yield Difference("price", f"{said} USD" if said else None, theirs)
+
+
 def _is_in_tenths(units: Decimal) -> bool:
     """Whether a second can cost so many units, as far as is known: half of one or more, in tenths."""
     return units >= _FEWEST_UNITS and units * 10 == (units * 10).to_integral_value()
@@ -337,10 +381,14 @@ def _is_in_tenths(units: Decimal) -> bool:
 # ---- words
 
 
-def _print(difference: Difference) -> None:
+def _label(endpoint: Endpoint) -> str:
+    return " ".join(filter(None, endpoint.key))
+
+
+def _print(difference: Difference, ours: str) -> None:
     print(f"  {difference.place}{'  (known: taken with a warning)' if difference.known else ''}")
     if difference.ours is not None:
-        print(f"    - bundled: {difference.ours}")
+        print(f"    - {ours + ':':<8} {difference.ours}")
     if difference.theirs is not None:
         print(f"    + fal.ai:  {difference.theirs}")
     elif difference.place == "endpoint":

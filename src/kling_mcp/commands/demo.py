@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from kling_mcp.catalog.models import load
+from kling_mcp.catalog.added import FOLDER, added_endpoints
 from kling_mcp.errors import SettingsError, UnknownModel
 from kling_mcp.money import usd_text
 from kling_mcp.settings import Settings, expanded
@@ -28,6 +28,7 @@ from kling_mcp.settings import Settings, expanded
 if TYPE_CHECKING:
     from mcp.client.client import Client
 
+    from kling_mcp.catalog.added import AddedEndpoints
     from kling_mcp.catalog.models import Endpoint
 
 __all__ = ["demo", "is_mp4"]
@@ -58,10 +59,11 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Film:
-    """What the demo asks for: a model, and so many seconds for each shot."""
+    """What the demo asks for: a model, so many seconds for each shot, and the model's file where it was added."""
 
     endpoint: Endpoint
     seconds: tuple[int, ...]
+    file: Path | None = None
 
     @property
     def shots(self) -> int:
@@ -83,15 +85,21 @@ def demo(image: str | None, model: str | None, shots: int | None) -> int:
         SettingsError: An option cannot be used.
     """
 
-    film = _film(model, shots)
+    # Of the person's own settings, where endpoints were added, and what is chosen for the demo.
+    added = added_endpoints(Settings.from_environment(_named("KLING_MCP_DATA_DIR")).data_dir)
+    film = _film(model, shots, added)
     picture = Path(expanded(image)).absolute() if image else _SAMPLE
     if not picture.is_file():
         raise SettingsError(f"--image is {picture}, which is not a file.")
-    chosen = {name for name in ("KLING_MCP_OUTPUT_DIR", "KLING_MCP_SIMULATOR_SPEED") if os.environ.get(name)}
-    settings = Settings.from_environment({name: os.environ[name] for name in chosen})
+    chosen = _named("KLING_MCP_OUTPUT_DIR", "KLING_MCP_SIMULATOR_SPEED")
+    settings = Settings.from_environment(chosen)
     videos = settings.output_dir if "KLING_MCP_OUTPUT_DIR" in chosen else None
     speed = settings.simulator_speed if "KLING_MCP_SIMULATOR_SPEED" in chosen else _SPEED
     return anyio.run(_demo, film, picture, videos or Path(tempfile.mkdtemp(prefix="kling-demo-")), speed)
+
+
+def _named(*names: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def is_mp4(path: Path) -> bool:
@@ -112,10 +120,10 @@ def is_mp4(path: Path) -> bool:
     return found[:1] == [b"ftyp"] and {b"moov", b"mdat"} <= set(found)
 
 
-def _film(model: str | None, shots: int | None) -> _Film:
-
+def _film(model: str | None, shots: int | None, added: AddedEndpoints) -> _Film:
+    catalog = added.catalog
     try:
-        endpoint = load().default if model is None else load().model(model, "image-to-video")
+        endpoint = catalog.default if model is None else catalog.model(model, "image-to-video")
     except UnknownModel as error:
         raise SettingsError(f"--model is {model!r}. {error.next_step}") from None
     listed = endpoint.argument_of("shot")
@@ -128,7 +136,8 @@ def _film(model: str | None, shots: int | None) -> _Film:
     if endpoint.mode != "image-to-video" or length is None:
         raise SettingsError(f"--model is {model!r}, which animates no picture.")
     each = _ONE_SHOT_SECONDS if wanted == 1 else min(_SHOT_SECONDS, max(length.lengths) // wanted)
-    return _Film(endpoint, (each,) * wanted)
+    file = next((path for path, one in added.files if one is endpoint), None)
+    return _Film(endpoint, (each,) * wanted, file)
 
 
 async def _demo(film: _Film, picture: Path, videos: Path, speed: float) -> int:
@@ -140,6 +149,10 @@ async def _demo(film: _Film, picture: Path, videos: Path, speed: float) -> int:
         if picture == _SAMPLE:
             # Installers link files from their caches, and the server takes no picture that has a second name.
             picture = Path(shutil.copy(picture, state))
+        if film.file is not None:
+            folder = anyio.Path(state, "data", FOLDER)
+            await folder.mkdir(parents=True)
+            shutil.copy(film.file, folder)
         # Neither the key nor the limits of the person at this machine have a part in it.
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "KLING_MCP_"))}
         server = StdioServerParameters(

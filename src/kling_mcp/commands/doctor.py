@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 
 from kling_mcp import __version__
+from kling_mcp.catalog.added import added_endpoints
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.commands.jobs import ledger_at
@@ -82,7 +83,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [_version()]
     findings += await _fal(settings)
     findings += [*_folders(settings), *await anyio.to_thread.run_sync(lambda: list(_ledger(settings)))]
-    return [*findings, _media(), _prices(datetime.now(UTC).date())]
+    return [*findings, _media(), _prices(datetime.now(UTC).date()), *_added(settings)]
 
 
 def _print(finding: Finding, width: int) -> None:
@@ -283,3 +284,13 @@ def _first_day(as_of: str) -> date:
     """The first day of a year, a month or a day written as 2026, 2026-08 or 2026-08-19."""
     year, month, day = (*(int(part) for part in as_of.split("-")), 1, 1)[:3]
     return date(year, month, day)
+
+
+def _added(settings: Settings) -> Iterator[Finding]:
+    """The endpoints that the user has added; nothing where there are none."""
+    found = added_endpoints(settings.data_dir)
+    if found.files:
+        named = [f"{one.model} ({one.mode}{'' if one.prices else ', no price yet'})" for _, one in found.files]
+        yield Finding("ok", "added", f"Endpoints: {', '.join(named)}.")
+    for line in found.left_out:
+        yield Finding("note", "added", line)

@@ -10,6 +10,7 @@ from kling_mcp import __version__
 from kling_mcp.commands.catalog import check
 from kling_mcp.commands.demo import demo
 from kling_mcp.commands.doctor import doctor
+from kling_mcp.commands.endpoints import add, remove
 from kling_mcp.commands.install import HOSTS, Machine, install, uninstall
 from kling_mcp.commands.jobs import jobs
 from kling_mcp.settings import Settings
@@ -37,6 +38,10 @@ def command(arguments: Sequence[str]) -> int:
             )
         case "jobs":
             return jobs(Settings.from_environment())
+        case _ if options.action == "add":
+            return add(Settings.from_environment(), options.endpoint_id)
+        case _ if options.action == "remove":
+            return remove(Settings.from_environment(), options.model, options.mode)
         case _:
             return check(Settings.from_environment())
 
@@ -77,8 +82,12 @@ def _parser() -> argparse.ArgumentParser:
             )
     commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
     commands.add_parser("jobs", help="the ledger as a table")
-    catalog = commands.add_parser("catalog", help="the bundled schemas and prices")
-    catalog.add_subparsers(dest="action", required=True).add_parser(
-        "check", help="compare them with fal.ai's live ones; exit 1 where they differ"
-    )
+    catalog = commands.add_parser("catalog", help="the endpoints with their schemas and prices")
+    actions = catalog.add_subparsers(dest="action", required=True)
+    actions.add_parser("check", help="compare bundled and added ones with fal.ai's; exit 1 where they differ")
+    added = actions.add_parser("add", help="make an endpoint usable that is not bundled, from what fal.ai publishes")
+    added.add_argument("endpoint_id", metavar="ENDPOINT_ID", help="such as kling/v4/image-to-video")
+    removed = actions.add_parser("remove", help="take out what was added")
+    removed.add_argument("model", metavar="MODEL", help="its name here, such as kling-v4")
+    removed.add_argument("mode", metavar="MODE", help="such as image-to-video")
     return parser

@@ -25,7 +25,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from kling_mcp import __version__
-from kling_mcp.catalog.models import Catalog, load
+from kling_mcp.catalog.added import added_endpoints
 from kling_mcp.errors import Internal
 from kling_mcp.jobs.service import JobService
 from kling_mcp.server import prompts, resources, tasks
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+    from kling_mcp.catalog.models import Catalog
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.runtime import Runtime
@@ -91,7 +92,7 @@ class KlingServer(Server[AppContext]):
 def build(
     settings: Settings,
     *,
-    catalog: Callable[[], Catalog] = load,
+    catalog: Callable[[], Catalog] | None = None,
     runtime: Runtime | None = None,
     open_fal: Callable[[Settings], Fal] | None = None,
     open_ledger: Callable[[], Ledger] | None = None,
@@ -103,7 +104,7 @@ def build(
     A server for *settings*; nothing is opened until it serves.
 
     Args:
-        catalog: Reads the endpoints.
+        catalog: Reads the endpoints; those that are bundled and added if not given.
         runtime: Clock, pauses, ids and chance.
         open_fal: Makes the client of fal.ai.
         open_ledger: Opens the ledger.
@@ -116,15 +117,15 @@ def build(
     @asynccontextmanager
     async def lifespan(_: Server[AppContext]) -> AsyncGenerator[AppContext]:
         async with AsyncExitStack() as stack:
-            used = settings
+            used, known = settings, catalog() if catalog else _with_added(settings)
             if settings.backend == "simulator":
-                used = await stack.enter_async_context(_simulated(settings))
+                used = await stack.enter_async_context(_simulated(settings, known))
             service = JobService(used, lambda: (open_fal or _fal)(used), open_ledger, runtime)
             await stack.enter_async_context(service.open())
             service.store.subscribe(changes.job_changed)
             service.in_background(_warm, service)
             server.service = service
-            yield AppContext(catalog(), service)
+            yield AppContext(known, service)
 
     server = KlingServer(
         _NAME,
@@ -159,6 +160,14 @@ def build(
     return server
 
 
+def _with_added(settings: Settings) -> Catalog:
+    """The endpoints that are bundled and added; a file that cannot be used is a line in the log, and no more."""
+    found = added_endpoints(settings.data_dir)
+    for line in found.left_out:
+        log.warning(line)
+    return found.catalog
+
+
 def _fal(settings: Settings) -> Fal:
     # With httpx, which takes a fifth of a second to load.
     from kling_mcp.fal.client import Fal
@@ -167,14 +176,14 @@ def _fal(settings: Settings) -> Fal:
 
 
 @asynccontextmanager
-async def _simulated(settings: Settings) -> AsyncGenerator[Settings]:
+async def _simulated(settings: Settings, catalog: Catalog) -> AsyncGenerator[Settings]:
     """The simulator in this process; gives settings that point to it."""
     # With Starlette and uvicorn, which only this backend needs.
     from kling_mcp.simulator import app, serve
 
     listener = serve.bind()
     urls = serve.urls_of(listener)
-    async with serve.serving(app.Simulator(speed=settings.simulator_speed), listener=listener):
+    async with serve.serving(app.Simulator(catalog, speed=settings.simulator_speed), listener=listener):
         yield replace(
             settings,
             fal_key=Secret("simulator:simulator"),

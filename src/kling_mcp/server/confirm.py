@@ -59,6 +59,8 @@ _FASTEST_PERSON_MS: Final = 1_000
 
 Word: TypeAlias = Literal["decline", "cancel", "not shown", "no answer"]
 
+_ONLY_THE_LIST_PRICE: Final = "the endpoint was added from its list price alone, and twice that is held"
+
 _SAID: Final[Mapping[Word, str]] = {"decline": "said no", "cancel": "did not decide"}
 _UNSEEN: Final[Mapping[Word, str]] = {
     "not shown": "This host answered the question about the price by itself, so the user has not seen it",
@@ -95,6 +97,12 @@ async def gate(
             draft,
             f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
             f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
+        )
+    if draft.quote.needs_max_cost and cap is None:
+        return _needed(
+            draft,
+            f"It could cost up to ${price} as far as is known: {_ONLY_THE_LIST_PRICE}. Nothing was charged.",
+            f"Tell the user so; if they agree, call again with the same arguments and max_cost_usd {price}.",
         )
     if not asks(service.settings, ceiling):
         return Go()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 from kling_mcp.catalog.plan import plan, usual_endpoint
 from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.catalog.values import is_given
-from kling_mcp.errors import InvalidArguments
+from kling_mcp.errors import InvalidArguments, NotAvailable
 from kling_mcp.money import usd, usd_text
 from kling_mcp.server.confirm import asks
 from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, PriceView, SpendTodayView, UnsuitableModel
@@ -118,7 +118,7 @@ def _figures(chosen: Plan, settings: Settings) -> _Figures:
         "sound": sound,
         "estimated_usd": usd(price.estimated_usd),
         "ceiling_usd": usd(price.ceiling_usd),
-        "asks_first": asks(settings, price.ceiling_usd),
+        "asks_first": price.needs_max_cost or asks(settings, price.ceiling_usd),
     }
 
 
@@ -133,11 +133,11 @@ def _compared(
             continue
         try:
             chosen = plan(catalog, "estimate_cost", arguments, endpoint)
-        except InvalidArguments as refusal:
+            figures = _figures(chosen, settings)
+        except (InvalidArguments, NotAvailable) as refusal:
             why_not = " ".join(fault.what for fault in refusal.faults)[:200]
             others.append(UnsuitableModel(model=endpoint.model, estimated_usd=None, ceiling_usd=None, why_not=why_not))
             continue
-        figures = _figures(chosen, settings)
         expected_seconds = endpoint.expected_seconds(quote_plan(chosen).seconds)
         taking.append(ComparedModel(model=endpoint.model, **figures, expected_seconds=expected_seconds))
     return [*sorted(taking, key=lambda row: row.estimated_usd), *others]

@@ -52,7 +52,7 @@ def prices(catalog: Catalog) -> PricesView:
 
 def price_range(catalog: Catalog) -> str:
     """From the shortest video of the cheapest model to the longest of the dearest, at the highest list prices."""
-    videos = catalog.of("image-to-video")
+    videos = [endpoint for endpoint in catalog.of("image-to-video") if endpoint.prices]
     shortest = min(_lengths(endpoint)[0] * min(endpoint.prices[-1].rates) for endpoint in videos)
     longest = max(
         _lengths(endpoint)[-1] * max(rate for price in endpoint.prices for rate in price.rates) for endpoint in videos
@@ -71,7 +71,7 @@ def _row(endpoint: Endpoint) -> ModelRow:
         title=endpoint.title,
         summary=endpoint.summary,
         endpoint=endpoint.endpoint_id,
-        usd_per_second=PriceView.of(endpoint.prices[-1]).usd_per_second,
+        usd_per_second=PriceView.of(endpoint.prices[-1]).usd_per_second if endpoint.prices else {},
         video_seconds=span(_lengths(endpoint)),
         sound=endpoint.sound,
         takes=[name for name, argument in endpoint.arguments.items() if not argument.required or name == "shots"],

@@ -75,7 +75,7 @@ class Platform:
         rows: list[dict[str, object]] = [
             {"endpoint_id": name, "unit_price": float(unit_price_usd(endpoint)), "unit": "seconds", "currency": "USD"}
             for name in _listed(request, "endpoint_id")
-            if (endpoint := self._sim.catalog.by_endpoint_id(name)) is not None
+            if (endpoint := self._sim.catalog.by_endpoint_id(name)) is not None and endpoint.prices
         ]
         if not rows:
             return _error(404, "not_found", "No prices for these endpoints")
