@@ -22,6 +22,14 @@ TWO: dict[str, Any] = {
 FACE = {"frontal_image": IMAGE}
 CLIP = {"video": "https://example.com/element.mp4"}
 SINGLE, MULTI, ESTIMATE = "image_to_video", "multi_shot_video", "estimate_cost"
+TEXT, REFERENCE = "text_to_video", "reference_to_video"
+BASES: dict[Tool, dict[str, Any]] = {
+    SINGLE: ONE,
+    MULTI: TWO,
+    TEXT: {"prompt": "A vase."},
+    REFERENCE: {"prompt": "A vase."},
+    ESTIMATE: {},
+}
 TAKE_NEGATIVE = "v3-standard, v3-pro, v3-4k"
 TAKE_SHOTS = "o3-standard, o3-pro, o3-4k, v3-standard, v3-pro, v3-4k, v3-turbo-standard, v3-turbo-pro"
 ANY_TEXT = "Nothing was charged."
@@ -71,7 +79,6 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"image": {"url": IMAGE}}, "image", ("https URL",)),
     (SINGLE, {"image": [IMAGE]}, "image", ("https URL",)),
     (SINGLE, {"end_image": False}, "end_image", ("https URL",)),
-    (MULTI, {"image": ""}, "image", ("image is empty", "multi_shot_video needs it")),
     # Switches, numbers, choices
     (SINGLE, {"generate_audio": "yes"}, "generate_audio", ('"yes"', "true or false")),
     (SINGLE, {"generate_audio": 1}, "generate_audio", ("true or false",)),
@@ -345,6 +352,41 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (SINGLE, {"model": "v3-turbo-pro", "generate_audio": "yes"}, "generate_audio", ("always makes sound",)),
     (ESTIMATE, {"tool": "paint_video"}, "tool", ("image_to_video, multi_shot_video",)),
     (SINGLE, {"tool": "image_to_video"}, "tool", ("has no argument 'tool'",)),
+    # From text alone
+    (TEXT, {"prompt": " "}, "prompt", ("prompt is empty; text_to_video needs it",)),
+    (TEXT, {"image": IMAGE}, "image", ("image_to_video and multi_shot_video do.", "call image_to_video")),
+    (TEXT, {"elements": [FACE]}, "elements", ("text_to_video does not take elements",)),
+    (TEXT, {"aspect_ratio": "4:3"}, "aspect_ratio", ('"4:3"', "Allowed: 16:9, 9:16, 1:1")),
+    (TEXT, {"negative_prompt": "blur"}, "negative_prompt", (f"{TAKE_NEGATIVE}, v2.6-pro",)),
+    (TEXT, {"model": "v2.1-master", "duration": 6}, "duration", ("5 or 10 seconds", "o3-standard")),
+    (TEXT, {"model": "v3-turbo-pro", "generate_audio": False}, "generate_audio", ("always makes sound",)),
+    (TEXT, {"model": "o1-pro"}, "model", ("which text_to_video cannot use", "o1-pro is for image_to_video")),
+    (TEXT, {"model": "v3-pro", "prompt": "@Element1"}, "prompt", ("a tool that takes it: image_to_video, multi_shot",)),
+    (TEXT, {"prompt": "@Image1"}, "prompt", ("o3-standard takes nothing", "reference_to_video")),
+    (MULTI, {"image": None, "model": "v2.6-pro"}, "model", ("single shots only", TAKE_SHOTS)),
+    (MULTI, {"image": None, "end_image": IMAGE}, "image", ("image is empty; multi_shot_video needs it",)),
+    # With references
+    (REFERENCE, {"prompt": None}, "prompt", ("Neither prompt nor shots is given",)),
+    (REFERENCE, shots(5), "shots", ("prompt and shots are both given",)),
+    (REFERENCE, {"images": [IMAGE] * 8}, "images", ("images and elements have 8 entries", "at most seven")),
+    (REFERENCE, {"images": [IMAGE] * 4, "elements": [FACE] * 4}, "images", ("8 entries", "Give at most 7")),
+    (REFERENCE, {"images": [IMAGE] * 4, "elements": [CLIP]}, "images", ("5 entries", "With a video", "at most 4")),
+    (REFERENCE, {"elements": [CLIP, CLIP]}, "elements[1].video", ("given 2 times", "At most one element")),
+    (REFERENCE, {"elements": [{}, FACE]}, "elements[0]", ("elements[0] is empty",)),
+    (REFERENCE, {"elements": [{"reference_images": [IMAGE] * 4}]}, "elements[0].reference_images", ("4 entries",)),
+    (REFERENCE, {"elements": [{**FACE, "voice_id": "v"}]}, "generate_audio", ("Voices are only heard",)),
+    (REFERENCE, {"prompt": "@Image2", "images": [IMAGE]}, "prompt", ("the call has 1 in images", "@Image1")),
+    (REFERENCE, {"prompt": "@Element1", "images": [IMAGE]}, "prompt", ("the call has 0 in elements",)),
+    (REFERENCE, {"model": "o1-pro", "image": IMAGE}, "image", ("o1-pro does not take image", "o3-standard")),
+    (REFERENCE, {"model": "o1-pro", "images": [IMAGE] * 8}, "images", ("8 entries in all", "at most seven")),
+    (REFERENCE, {"model": "o1-pro", "elements": [CLIP]}, "elements[0].video", ("frontal_image, reference_images",)),
+    (
+        REFERENCE,
+        {"model": "o1-standard", "elements": [{"reference_images": [IMAGE]}]},
+        "elements[0].frontal_image",
+        ("elements[0].frontal_image is missing",),
+    ),
+    (REFERENCE, {"model": "v3-pro"}, "model", ("which reference_to_video cannot use", "o3-standard, o3-pro")),
     # This program's own arguments
     (SINGLE, {"take": 0}, "take", ("1 to 99",)),
     (SINGLE, {"take": 100}, "take", ("1 to 99",)),
@@ -372,10 +414,8 @@ def test_the_table_has_at_least_120_mistakes() -> None:
 def test_a_mistake_is_refused_with_its_place_and_what_would_work(
     tool: Tool, change: dict[str, Any], field: str, words: tuple[str, ...]
 ) -> None:
-    base = {SINGLE: ONE, MULTI: TWO, ESTIMATE: {}}[tool]
-
     with pytest.raises(KlingError) as caught:
-        plan(load(), tool, {**base, **change})
+        plan(load(), tool, {**BASES[tool], **change})
 
     error = caught.value
     assert isinstance(error, InvalidArguments | UnknownModel)
@@ -387,7 +427,7 @@ def test_a_mistake_is_refused_with_its_place_and_what_would_work(
     assert len(str(error)) < 1200
 
 
-@pytest.mark.parametrize(("tool", "name"), [(SINGLE, "image"), (SINGLE, "prompt"), (MULTI, "image"), (MULTI, "shots")])
+@pytest.mark.parametrize(("tool", "name"), [(SINGLE, "image"), (SINGLE, "prompt"), (MULTI, "shots")])
 def test_what_a_tool_needs_is_asked_for_by_name(tool: Tool, name: str) -> None:
     arguments = dict(ONE if tool == SINGLE else TWO)
     del arguments[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import itertools
 import json
 import re
 from pathlib import Path
@@ -18,6 +19,8 @@ from kling_mcp.catalog.models import CatalogError, Endpoint, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kling_mcp.catalog.models import Argument
+
 FOLDER = Path(kling_mcp.catalog.__file__).parent
 FILES = sorted((FOLDER / "endpoints").glob("*.json"))
 MODELS = (
@@ -25,14 +28,24 @@ MODELS = (
     *("v3-turbo-standard", "v3-turbo-pro", "o1-standard", "o1-pro", "v2.6-pro", "v2.5-turbo-standard"),
     *("v2.5-turbo-pro", "v2.1-standard", "v2.1-pro", "v2.1-master", "v1.6-standard", "v1.6-pro"),
 )
-MEASURED = ("o3-standard", "o3-pro", "v3-standard", "v3-pro", "v2.6-pro", "v1.6-standard")
-every_endpoint = pytest.mark.parametrize("endpoint", load().endpoints, ids=lambda it: it.model)
+MEASURED = {
+    "image-to-video": ("o3-standard", "o3-pro", "v3-standard", "v3-pro", "v2.6-pro", "v1.6-standard"),
+}
+"""The models whose time is known, by mode."""
+MEDIA = ("picture", "video", "audio")
+every_endpoint = pytest.mark.parametrize("endpoint", load().endpoints, ids=lambda it: it.endpoint_id)
 
 
 def test_the_models_are_there_in_order_and_o3_standard_is_the_default() -> None:
     assert load().models == MODELS
     assert load().default.model == "o3-standard"
-    assert sorted(f"{model}.image-to-video.json" for model in MODELS) == sorted(file.name for file in FILES)
+    assert tuple(endpoint.model for endpoint in load().of("image-to-video")) == MODELS
+
+
+def test_a_file_is_named_after_its_model_and_mode_and_modes_are_shown_one_after_another() -> None:
+    assert sorted(".".join([it.model, it.mode, "json"]) for it in load().endpoints) == [file.name for file in FILES]
+    modes = [endpoint.mode for endpoint in load().endpoints]
+    assert len(list(itertools.groupby(modes))) == len(set(modes))
 
 
 def test_a_model_is_named_after_its_endpoint() -> None:
@@ -86,26 +99,34 @@ def test_a_time_that_nobody_measured_is_marked_as_a_guess(endpoint: Endpoint) ->
     if endpoint.timing is None:
         assert endpoint.expected_seconds(5) is None
     else:
-        assert endpoint.timing.guess is (endpoint.model not in MEASURED)
+        assert endpoint.timing.guess is (endpoint.model not in MEASURED.get(endpoint.mode, ()))
         assert endpoint.expected_seconds(10) == 2 * endpoint.timing.seconds
 
 
 @every_endpoint
-def test_every_picture_has_limits_with_a_reason(endpoint: Endpoint) -> None:
-    pictures = [it for it in endpoint.arguments.values() if it.kind == "picture"]
+def test_every_picture_video_and_sound_has_limits_with_a_reason(endpoint: Endpoint) -> None:
+    def media(arguments: Any) -> list[Argument]:
+        return [one for it in arguments.values() for one in ([it] if it.kind in MEDIA else media(it.items))]
 
-    assert pictures
-    assert all(it.limits is not None and it.limits.basis for it in pictures)
+    given = media(endpoint.arguments)
+
+    assert bool(given) is (endpoint.mode != "text-to-video")
+    assert all(it.limits is not None and it.limits.basis for it in given)
     assert all(limits.inferred is ("nferred" in limits.basis) for limits in endpoint.limits.values())
 
 
-def test_the_same_argument_reads_alike_on_every_model() -> None:
-    kinds: dict[str, set[tuple[Any, ...]]] = {}
+def test_the_same_argument_reads_alike_on_every_model_of_a_mode() -> None:
+    kinds: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
     for endpoint in load().endpoints:
         for it in endpoint.arguments.values():
-            kinds.setdefault(it.name, set()).add((it.kind, it.many, it.required, it.tools, tuple(it.items)))
+            kinds.setdefault((it.name,), set()).add((it.kind, it.many))
+            kinds.setdefault((endpoint.mode, it.name), set()).add((it.required, it.tools, tuple(it.items)))
 
-    assert {name: len(found) for name, found in kinds.items() if len(found) != 1} == {}
+    # O1 takes no shots in place of the prompt, and elements as pictures only.
+    assert {name for name, found in kinds.items() if len(found) != 1} == {
+        ("reference-to-video", "prompt"),
+        ("reference-to-video", "elements"),
+    }
 
 
 def test_no_field_value_or_price_of_an_endpoint_stands_in_python() -> None:

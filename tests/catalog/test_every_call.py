@@ -139,7 +139,7 @@ def test_most_generated_calls_of_each_tool_are_accepted() -> None:
     accepted: dict[Tool, int] = dict.fromkeys(TOOLS, 0)
 
     @given(CALLS)
-    @settings(on_a_slow_machine, max_examples=200, database=None, derandomize=True)
+    @settings(on_a_slow_machine, max_examples=400, database=None, derandomize=True)
     def count(call: tuple[Tool, dict[str, Any]]) -> None:
         accepted[call[0]] += planned(*call) is not None
 

@@ -19,6 +19,7 @@ ONE: dict[str, Any] = {"image": IMAGE, "prompt": "The camera circles the vase."}
 SHOTS = [{"prompt": "Wide.", "duration": 5}, {"prompt": "Close.", "duration": 3}]
 TWO: dict[str, Any] = {"image": IMAGE, "shots": SHOTS}
 FACE = {"frontal_image": "/pictures/face.png", "reference_images": ["/pictures/left.png", "/pictures/right.png"]}
+FACE_FIELDS = {"frontal_image_url": FACE["frontal_image"], "reference_image_urls": FACE["reference_images"]}
 CLIP = {"video": "https://example.com/element.mp4"}
 V3: dict[str, Any] = {**ONE, "model": "v3-standard"}
 FILLED: dict[str, Any] = {
@@ -109,6 +110,76 @@ BODIES: list[tuple[str, Tool, dict[str, Any], dict[str, Any]]] = [
         "multi_shot_video",
         {**TWO, "model": "v3-turbo-standard"},
         {"image_url": IMAGE, "multi_prompt": MULTI_PROMPT, "duration": "8"},
+    ),
+    (
+        "text alone has a shape, and no picture",
+        "text_to_video",
+        {"prompt": "A vase.", "model": "v2.6-pro", "aspect_ratio": "9:16", "duration": "10", "cfg_scale": 0.3},
+        {
+            "prompt": "A vase.",
+            "duration": "10",
+            "aspect_ratio": "9:16",
+            "generate_audio": True,
+            "cfg_scale": 0.3,
+        },
+    ),
+    (
+        "shots without a picture are made from text alone",
+        "multi_shot_video",
+        {**TWO, "image": None, "aspect_ratio": "1:1"},
+        {
+            "multi_prompt": MULTI_PROMPT,
+            "duration": "8",
+            "shot_type": "customize",
+            "generate_audio": False,
+            "aspect_ratio": "1:1",
+        },
+    ),
+    (
+        "references stand beside a first and a last frame",
+        "reference_to_video",
+        {
+            "prompt": "@Element1 in the style of @Image1.",
+            "image": IMAGE,
+            "end_image": "b.png",
+            "images": ["c.png"],
+            "elements": [{**FACE, "voice_id": "v"}, CLIP],
+            "generate_audio": True,
+        },
+        {
+            "prompt": "@Element1 in the style of @Image1.",
+            "start_image_url": IMAGE,
+            "end_image_url": "b.png",
+            "image_urls": ["c.png"],
+            "elements": [
+                {**FACE_FIELDS, "voice_id": "v"},
+                {"video_url": CLIP["video"]},
+            ],
+            "duration": "5",
+            "generate_audio": True,
+        },
+    ),
+    (
+        "references with shots have their sum too",
+        "reference_to_video",
+        {**TWO, "images": ["c.png"], "image": None},
+        {
+            "multi_prompt": MULTI_PROMPT,
+            "image_urls": ["c.png"],
+            "duration": "8",
+            "shot_type": "customize",
+            "generate_audio": False,
+        },
+    ),
+    (
+        "o1 takes references, and neither frames nor sound",
+        "reference_to_video",
+        {"model": "o1-pro", "prompt": "@Element1 walks.", "elements": [FACE], "duration": 10},
+        {
+            "prompt": "@Element1 walks.",
+            "elements": [FACE_FIELDS],
+            "duration": "10",
+        },
     ),
     (
         "a shot without a length has fal.ai's default, sent explicitly",
@@ -402,6 +473,29 @@ WARNINGS: list[tuple[Tool, dict[str, Any], tuple[str, ...]]] = [
         {**ONE, "model": "v3-pro", "prompt": "@element1 waves.", "elements": [FACE]},
         ("prompt says @element1; only @Element1 is read as a reference.",),
     ),
+    ("text_to_video", {"prompt": "A vase.", "model": "v2.6-pro"}, ()),
+    ("reference_to_video", {"prompt": "A vase.", "images": [IMAGE] * 7}, ()),
+    (
+        "reference_to_video",
+        {"prompt": "A vase.", "images": [IMAGE] * 7, "image": IMAGE},
+        ("image and images and elem",),
+    ),
+    (
+        "reference_to_video",
+        {"prompt": "A vase.", "elements": [CLIP]},
+        ("No source says whether a video among the ele",),
+    ),
+    (
+        "reference_to_video",
+        {"prompt": "A vase.", "model": "o3-4k", "elements": [CLIP], "generate_audio": True},
+        ("elements[0].video needs generate_audio to be false.",),
+    ),
+    (
+        "reference_to_video",
+        {"prompt": "A vase.", "model": "o1-pro", "elements": [{"frontal_image": IMAGE}]},
+        ("elements[0] has frontal_image without reference_images.",),
+    ),
+    ("reference_to_video", {**TWO, "end_image": IMAGE}, ("end_image and shots are given together",)),
 ]
 
 

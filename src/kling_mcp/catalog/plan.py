@@ -457,7 +457,7 @@ def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, valu
             models=models,
         )
     return ArgumentFault(
-        f"{tool} does not take {name}; {' and '.join(argument.tools)} does.",
+        f"{tool} does not take {name}; {' and '.join(argument.tools)} {'do' if argument.tools[1:] else 'does'}.",
         f"Leave it out, or call {argument.tools[0]}. Arguments of {tool} here: {', '.join(allowed)}.",
         name,
         show(value),

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kling_mcp.catalog.models import TOOLS
 from kling_mcp.errors import ArgumentFault
 from kling_mcp.json_types import is_object, items_of, members_of
 
@@ -193,16 +194,11 @@ def _refuse_reference(rule: Rule, case: _Case, path: str, marker: str, there: in
     counted = " and ".join(name.removesuffix("[]") for name in rule.counts)
     names = tuple(rule.marker.replace("{n}", str(number)) for number in range(1, there + 1))
     if not counted:
-        takers = [
-            endpoint.model
-            for endpoint in case.catalog.endpoints
-            if any(other.marker == rule.marker and other.counts for other in endpoint.rules)
-        ]
         case.broken(
             rule,
             path,
             f"{path} refers to {marker}, and {case.endpoint.model} takes nothing that it could name.",
-            f"Leave the reference out, or use a model that takes it: {', '.join(takers)}.",
+            f"Leave the reference out{_who_takes(rule.marker, case)}.",
         )
         return
     have = f"Allowed here: {', '.join(names)}; or" if names else "Leave the reference out, or"
@@ -213,6 +209,20 @@ def _refuse_reference(rule: Rule, case: _Case, path: str, marker: str, there: in
         f"{have} add to {counted}. Numbers start at 1, in list order.",
         names,
     )
+
+
+def _who_takes(marker: str, case: _Case) -> str:
+    """The models of the same mode that take what *marker* names; where there are none, the tools that do."""
+    takers = [
+        endpoint
+        for endpoint in case.catalog.endpoints
+        if any(rule.marker == marker and rule.counts for rule in endpoint.rules)
+    ]
+    models = [endpoint.model for endpoint in takers if endpoint.mode == case.endpoint.mode]
+    tools = dict.fromkeys(tool for endpoint in takers for tool in TOOLS[endpoint.mode])
+    if models:
+        return f", or use a model that takes it: {', '.join(models)}"
+    return f", or call a tool that takes it: {', '.join(tools)}" if tools else ""
 
 
 def _given(rule: Rule, case: _Case) -> None:
