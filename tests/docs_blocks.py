@@ -110,7 +110,7 @@ def models() -> str:
         "model | seconds | shots | sound | $/s silent | $/s with sound | $/s with voices | as of | $ for 5 s | at most"
     )
     rows = [f"| {head} |", f"|{'---|' * 10}"]
-    for endpoint in load().endpoints:
+    for endpoint in load().of("image-to-video"):
         rows.append(f"| {' | '.join(_row(endpoint))} |")
     return "\n".join(rows) + "\n"
 

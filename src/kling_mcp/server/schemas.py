@@ -146,11 +146,16 @@ def _property(catalog: Catalog, name: str, accepting: list[Endpoint], words: Ite
 
 def _accepted_by(catalog: Catalog, suitable: list[Endpoint], accepting: list[Endpoint]) -> list[str]:
     """Which of *suitable* accept an argument, where not all do."""
-    others = [endpoint for endpoint in suitable if endpoint not in accepting]
+    able = _models(accepting)
+    others = [endpoint for endpoint in suitable if endpoint.model not in able]
     if not others:
         return []
-    few = len(accepting) <= len(others)
+    few = len(able) <= len(_models(others))
     return [f"Only {_names(catalog, accepting)}." if few else f"Not {_names(catalog, others)}."]
+
+
+def _models(endpoints: Iterable[Endpoint]) -> set[str]:
+    return {endpoint.model for endpoint in endpoints}
 
 
 def _typed(arguments: list[Argument]) -> Schema:
@@ -217,8 +222,8 @@ def _names(catalog: Catalog, endpoints: list[Endpoint]) -> str:
     """Model names in short: a whole family as ``o1-*``, a part of one as ``v3-standard/pro``."""
     names: list[str] = []
     for family, tiers in _families(endpoints).items():
-        members = [other for other in catalog.endpoints if other.model.startswith(f"{family}-")]
-        whole = len(members) > 1 and all(other in endpoints for other in members)
+        members = {other.model for other in catalog.endpoints if other.model.startswith(f"{family}-")}
+        whole = len(members) > 1 and members <= _models(endpoints)
         names.append(f"{family}-{'*' if whole else '/'.join(tiers)}" if family else tiers[0])
     return ", ".join(names)
 
@@ -230,8 +235,8 @@ def _tiers(endpoints: list[Endpoint]) -> str:
 
 def _families(endpoints: list[Endpoint]) -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
-    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.order):
-        family, _, tier = endpoint.model.rpartition("-")
+    for model in dict.fromkeys(one.model for one in sorted(endpoints, key=lambda endpoint: endpoint.order)):
+        family, _, tier = model.rpartition("-")
         families.setdefault(family, []).append(tier)
     return families
 
