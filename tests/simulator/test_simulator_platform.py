@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kling_mcp.catalog.derive import derive
 from kling_mcp.catalog.models import load
+from kling_mcp.commands.catalog import differences
+from kling_mcp.fal.platform import PublishedModel
 from kling_mcp.simulator.app import Switches
 from kling_mcp.simulator.clock import iso
+from kling_mcp.simulator.published import Published, UnitPrice, read_folder
+from tests.catalog.documents import KLING_4, document
 
 from .calls import BODY, ENDPOINT, WORK_SECONDS, fal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -30,17 +38,107 @@ async def test_every_model_of_the_catalog_is_listed_and_can_be_paged() -> None:
         assert "openapi" not in first["models"][0]
 
 
-async def test_a_schema_is_expanded_as_a_component_named_after_the_endpoint() -> None:
+async def test_the_document_of_every_endpoint_says_what_the_catalog_knows_and_in_the_shape_of_fals_own() -> None:
+    endpoints = load().endpoints
     async with fal() as it:
-        page = (await it.get(f"{it.urls.api}/models", endpoint_id=ENDPOINT, expand="openapi-3.0")).json()
+        rows: list[dict[str, Any]] = []
+        for first in range(0, len(endpoints), 50):
+            ids = ",".join(endpoint.endpoint_id for endpoint in endpoints[first : first + 50])
+            rows += (await it.get(f"{it.urls.api}/models", endpoint_id=ids, expand="openapi-3.0")).json()["models"]
 
-        (row,) = page["models"]
-        schemas = row["openapi"]["components"]["schemas"]
-        (input_name,) = (name for name in schemas if re.fullmatch(r"[A-Za-z0-9]+Input", name))
-        endpoint = load().by_endpoint_id(ENDPOINT)
-        assert endpoint is not None
-        assert schemas[input_name] == dict(endpoint.input_schema)
-        assert f"/{ENDPOINT}" in row["openapi"]["paths"]
+    for endpoint, row in zip(endpoints, rows, strict=True):
+        document = row["openapi"]
+        assert list(document["paths"]) == [
+            f"/{endpoint.endpoint_id}/requests/{{request_id}}/status",
+            f"/{endpoint.endpoint_id}/requests/{{request_id}}/cancel",
+            f"/{endpoint.endpoint_id}",
+            f"/{endpoint.endpoint_id}/requests/{{request_id}}",
+        ]
+        published = PublishedModel(endpoint.endpoint_id, "active", document)
+        assert differences(endpoint, published) == []
+        derived = derive(endpoint.endpoint_id, document, None, as_of="2026-11-21")
+        assert derived.left_out == ()
+        assert (derived.endpoint.mode, derived.endpoint.result) == (endpoint.mode, endpoint.result)
+        assert derived.endpoint.input_schema["required"] == endpoint.input_schema["required"]
+
+
+async def test_what_is_nested_is_a_component_and_what_may_be_null_a_choice() -> None:
+    endpoint_id = "fal-ai/kling-video/v3/pro/image-to-video"
+    async with fal() as it:
+        page = (await it.get(f"{it.urls.api}/models", endpoint_id=endpoint_id, expand="openapi-3.0")).json()
+
+    schemas = page["models"][0]["openapi"]["components"]["schemas"]
+    fields = schemas["KlingVideoV3ProImageToVideoInput"]["properties"]
+    # The first whose name ends in Input is not the request.
+    assert next(iter(schemas)) == "File"
+    assert next(name for name in schemas if name.endswith("Input")) == "KlingElementsInput"
+    assert fields["elements"]["anyOf"] == [
+        {"type": "array", "items": {"$ref": "#/components/schemas/KlingElementsInput"}},
+        {"type": "null"},
+    ]
+    assert fields["start_image_url"]["x-fal"] == {
+        "max_file_size": 10_485_760,
+        "min_width": 300,
+        "min_height": 300,
+        "min_aspect_ratio": 0.4,
+        "max_aspect_ratio": 2.5,
+        "timeout": 20,
+    }
+    assert schemas["KlingVideoV3ProImageToVideoOutput"]["properties"]["video"]["allOf"] == [
+        {"$ref": "#/components/schemas/File"}
+    ]
+
+
+KLING_4_ID = "kling/v4/image-to-video"
+KLING_4_PUBLISHED = Published(
+    endpoint_id=KLING_4_ID,
+    title="Kling 4",
+    openapi=document(KLING_4_ID, KLING_4[KLING_4_ID]),
+    price=UnitPrice(unit_price=Decimal("0.157")),
+)
+
+
+async def test_a_folder_adds_endpoints_that_are_listed_priced_and_take_jobs(tmp_path: Path) -> None:
+    (tmp_path / "v4.json").write_text(KLING_4_PUBLISHED.model_dump_json(), encoding="utf-8")
+    body = {"start_image_url": "https://example.com/a.png", "prompt": "A door.", "duration": 10}
+    async with fal(published=read_folder(tmp_path)) as it:
+        (row,) = (await it.get(f"{it.urls.api}/models", q="kling 4", expand="openapi-3.0")).json()["models"]
+        (price,) = (await it.get(f"{it.urls.api}/models/pricing", endpoint_id=KLING_4_ID)).json()["prices"]
+        results = []
+        for given in (body, {**body, "resolution": "8k"}):
+            job = (await it.http.post(f"{it.urls.queue}/{KLING_4_ID}", json=given)).json()
+            it.clock.advance(1000)
+            results.append(await it.get(job["response_url"]))
+
+    assert row["openapi"] == KLING_4_PUBLISHED.openapi
+    assert price == {"endpoint_id": KLING_4_ID, "unit_price": 0.157, "unit": "seconds", "currency": "USD"}
+    assert job["status_url"].startswith(f"{it.urls.queue}/kling/v4/requests/")
+    assert [result.status_code for result in results] == [200, 422]
+    assert results[0].headers["x-fal-billable-units"] == "10"
+    assert results[1].json()["detail"][0]["loc"] == ["body", "resolution"]
+
+
+async def test_anything_can_be_published_also_in_the_place_of_what_is_there() -> None:
+    hostile: dict[str, object] = {"paths": {f"/{KLING_4_ID}": {"post": []}}}
+    async with fal(published=[KLING_4_PUBLISHED]) as it:
+        for endpoint_id in (ENDPOINT, "kling/v5/image-to-video"):
+            it.simulator.publish(Published(endpoint_id=endpoint_id, status="deprecated", openapi=hostile))
+        page = (await it.get(f"{it.urls.api}/models", status="deprecated", expand="openapi-3.0")).json()
+        refused = await it.http.post(f"{it.urls.queue}/kling/v5/image-to-video", json={})
+
+        assert [row["endpoint_id"] for row in page["models"]] == [ENDPOINT, "kling/v5/image-to-video"]
+        assert [row["openapi"] for row in page["models"]] == [hostile, hostile]
+        assert refused.status_code == 404
+        await it.submitted()
+
+
+def test_a_file_that_is_not_what_fal_publishes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v4.json").write_text('{"openapi": {}}', encoding="utf-8")
+
+    with pytest.raises(
+        ValueError, match=r"v4\.json is not what fal publishes of an endpoint: endpoint_id: Field required"
+    ):
+        read_folder(tmp_path)
 
 
 async def test_an_unknown_id_is_a_success_whose_expansion_failed() -> None:

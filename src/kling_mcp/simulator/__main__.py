@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from kling_mcp.simulator.app import Simulator
 from kling_mcp.simulator.faults import named
+from kling_mcp.simulator.published import read_folder
 from kling_mcp.simulator.render import default_renderer, sample_video
 from kling_mcp.simulator.serve import bind, serving, urls_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.simulator.app import Accepted
     from kling_mcp.simulator.faults import CallKind
+    from kling_mcp.simulator.published import Published
 
 __all__ = ["main"]
 
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
 
     simulator = Simulator(
+        published=options.published,
         key=options.key,
         speed=options.speed,
         concurrency=options.concurrency,
@@ -67,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", help="the only key that is accepted (default: any)")
     parser.add_argument("--concurrency", type=int, default=1, help="requests of one account that run at once")
     parser.add_argument("--sample-video", action="store_true", help="answer the bundled video instead of drawing one")
+    parser.add_argument(
+        "--published", type=_published, default=(), metavar="FOLDER", help="JSON files of what fal publishes besides"
+    )
     parser.add_argument("--state-file", type=Path, help="append each accepted request here as a line of JSON")
     parser.add_argument(
         "--fault",
@@ -77,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         help="let calls go wrong, such as submit=drop-after-accept or result=504*2 (*0: always)",
     )
     return parser
+
+
+def _published(text: str) -> tuple[Published, ...]:
+    try:
+        return read_folder(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _fault(text: str) -> tuple[CallKind, str, int | None]:

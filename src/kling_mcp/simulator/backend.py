@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import uuid
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from kling_mcp.simulator.clock import ScaledClock
 from kling_mcp.simulator.faults import Script
 from kling_mcp.simulator.outcomes import failure, invalid, success
 from kling_mcp.simulator.parsed_request import ParsedRequest, missing_files, picture, read
+from kling_mcp.simulator.published import of_endpoint
 from kling_mcp.simulator.queue import Job, Queue
 from kling_mcp.simulator.render import default_renderer
 from kling_mcp.simulator.storage import Files, StoredFile
 from kling_mcp.simulator.validation import complaints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from starlette.requests import Request
 
@@ -36,11 +38,12 @@ if TYPE_CHECKING:
     from kling_mcp.simulator.clock import Clock
     from kling_mcp.simulator.fault_middleware import Recorded
     from kling_mcp.simulator.outcomes import Outcome
+    from kling_mcp.simulator.published import Published
     from kling_mcp.simulator.render import Renderer
 
-__all__ = ["Accepted", "Backend", "Switches", "unit_price_usd"]
+__all__ = ["Accepted", "Backend", "Switches"]
 
-_CREDIT_USD: Final = Decimal("0.14")
+_ANY_DAY: Final = "2026-01-01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Backend:
 
     Args:
         catalog: The endpoints that exist; the bundled ones by default.
+        published: What fal publishes besides, or of an endpoint of the catalog instead; see `publish`.
         key: The one key that is accepted; any key when None. An account is a key.
         switches: See `Switches`; may be replaced while it runs.
         clock: The time; the real one by default.
@@ -121,6 +125,7 @@ class Backend:
         self,
         catalog: Catalog | None = None,
         *,
+        published: Iterable[Published] = (),
         key: str | None = None,
         switches: Switches | None = None,
         clock: Clock | None = None,
@@ -130,7 +135,8 @@ class Backend:
         new_id: Callable[[], str] = _new_id,
         on_accept: Callable[[Accepted], None] | None = None,
     ) -> None:
-        self.catalog = catalog if catalog is not None else load()
+        self._endpoints = {one.endpoint_id: one for one in (catalog or load()).endpoints}
+        self._published: dict[str, Published] = {}
         self.switches = switches or Switches()
         self.clock: Clock = clock or ScaledClock()
         self.queue = Queue(self.clock, concurrency=concurrency)
@@ -145,6 +151,8 @@ class Backend:
         self._on_accept = on_accept
         self._wishes: dict[str, ParsedRequest] = {}
         self._videos: dict[str, _Video] = {}
+        for one in published:
+            self.publish(one)
 
     def account(self, request: Request) -> str | None:
         """The account behind the key of *request*, or None when the key is missing or not accepted."""
@@ -152,6 +160,37 @@ class Backend:
         if scheme != "Key" or not key or self._key not in {None, key}:
             return None
         return key
+
+    def publish(self, published: Published) -> None:
+        """
+        Publish one more endpoint, or something else of one that is there.
+
+        A new endpoint takes jobs if its document can be understood, by that and by its price.
+        """
+        self._published[published.endpoint_id] = published
+        if published.endpoint_id in self._endpoints or published.openapi is None:
+            return
+        # Not at the top: a demo, which publishes nothing, would wait for it.
+        from kling_mcp.catalog.derive import DeriveError, ListPrice, derive
+
+        price = published.price
+        known = None if price is None else ListPrice(price.unit_price, price.unit, price.currency)
+        with contextlib.suppress(DeriveError):
+            derived = derive(published.endpoint_id, published.openapi, known, as_of=_ANY_DAY, title=published.title)
+            self._endpoints[published.endpoint_id] = derived.endpoint
+
+    def published(self, *, with_documents: bool = False) -> list[Published]:
+        """What fal publishes of every endpoint; documents, which take longer to make, only where asked for."""
+        own = {
+            name: of_endpoint(endpoint, with_document=with_documents)
+            for name, endpoint in self._endpoints.items()
+            if name not in self._published
+        }
+        return [*own.values(), *self._published.values()]
+
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """What the simulator knows of the endpoint *endpoint_id*; None where it takes no jobs."""
+        return self._endpoints.get(endpoint_id)
 
     def take(
         self, endpoint: Endpoint, account: str, body: Mapping[str, object], headers: Mapping[str, str]
@@ -188,19 +227,22 @@ class Backend:
         self.queue.add(job)
         return job
 
-    def billable_units(self, job: Job) -> Decimal:
+    def billable_units(self, job: Job) -> Decimal | None:
         """
-        What fal would bill for *job*, in units of its price API.
+        What fal would bill for *job*, in units of its price API; None where the endpoint has no price.
 
         That units times unit price is the price on the model's page is an
         inference: every published price is a multiple of the unit.
         """
-        endpoint = self.catalog.by_endpoint_id(job.endpoint_id)
+        endpoint = self._endpoints[job.endpoint_id]
         wish = self._wishes[job.request_id]
-        if endpoint is None or job.outcome.status >= 400:
+        unit = of_endpoint(endpoint).price
+        if unit is None:
+            return None
+        if job.outcome.status >= 400:
             return Decimal(0)
         price = quote(endpoint, seconds=wish.seconds, audio=wish.audio, voice=wish.voice).estimated_usd
-        return (price / unit_price_usd(endpoint)).quantize(Decimal("0.0001")).normalize()
+        return (price / unit.unit_price).quantize(Decimal("0.0001")).normalize()
 
     async def video_answer(self, job: Job, media: str) -> dict[str, object]:
         """The result of a job that went well, as the model words it; *media* is the CDN's base URL."""
@@ -234,17 +276,6 @@ class Backend:
                 file = StoredFile(data, "video/mp4", "output.mp4")
                 self.files.put(video.path, file)
         return file, video.path
-
-
-def unit_price_usd(endpoint: Endpoint) -> Decimal:
-    """
-    What fal's price API names for a unit.
-
-    It was seen to be the rate itself where a model has one (v2.1-master), and
-    a credit, of which a second costs several, where the rate depends on sound.
-    """
-    price = endpoint.prices[-1]
-    return price.usd_per_call or price.usd_per_second.get("flat", _CREDIT_USD)
 
 
 def _start_by(headers: Mapping[str, str], now: float) -> float:

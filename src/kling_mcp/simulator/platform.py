@@ -8,7 +8,6 @@ after it has ended: both oddities are fal's.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from kling_mcp.simulator.backend import unit_price_usd
 from kling_mcp.simulator.clock import iso
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from kling_mcp.catalog.models import Endpoint
     from kling_mcp.simulator.backend import Backend
+    from kling_mcp.simulator.published import Published
     from kling_mcp.simulator.queue import Job
 
 __all__ = ["Platform"]
@@ -33,6 +31,7 @@ _FREE_CALLS: Final = 10
 _FREE_SECONDS: Final = 15.0
 _PENALTY_SECONDS: Final = 60.0
 _DAY: Final = 86_400.0
+_PUBLISHED_AT: Final = "2026-09-01T00:00:00.000Z"
 
 
 class Platform:
@@ -59,23 +58,34 @@ class Platform:
         wanted = _listed(request, "endpoint_id")
         if len(wanted) > 50:
             return _error(400, "validation_error", "endpoint_id takes at most 50 ids")
-        text = request.query_params.get("q", "").lower()
+        query = request.query_params
         with_schema = "openapi-3.0" in _listed(request, "expand")
-        every = {endpoint.endpoint_id: endpoint for endpoint in self._sim.catalog.endpoints}
+        every = {one.endpoint_id: one for one in self._sim.published(with_documents=with_schema)}
         if wanted:
             rows = [_model(every.get(name), name, with_schema=with_schema) for name in wanted]
         else:
-            hits = [one for one in every.values() if text in f"{one.endpoint_id} {one.title}".lower()]
-            rows = [_model(one, one.endpoint_id, with_schema=with_schema) for one in hits]
+            rows = [
+                _model(one, one.endpoint_id, with_schema=with_schema)
+                for one in every.values()
+                if query.get("q", "").lower() in f"{one.endpoint_id} {one.title}".lower()
+                and query.get("category") in {None, one.category}
+                and query.get("status") in {None, one.status}
+            ]
         return _page(request, "models", rows)
 
     async def _pricing(self, request: Request) -> Response:
         if self._sim.account(request) is None:
             return _error(401, "authorization_error", "Authentication is required")
+        prices = {one.endpoint_id: one.price for one in self._sim.published()}
         rows: list[dict[str, object]] = [
-            {"endpoint_id": name, "unit_price": float(unit_price_usd(endpoint)), "unit": "seconds", "currency": "USD"}
+            {
+                "endpoint_id": name,
+                "unit_price": float(price.unit_price),
+                "unit": price.unit,
+                "currency": price.currency,
+            }
             for name in _listed(request, "endpoint_id")
-            if (endpoint := self._sim.catalog.by_endpoint_id(name)) is not None and endpoint.prices
+            if (price := prices.get(name)) is not None
         ]
         if not rows:
             return _error(404, "not_found", "No prices for these endpoints")
@@ -156,48 +166,30 @@ class Platform:
         return False
 
 
-def _model(endpoint: Endpoint | None, name: str, *, with_schema: bool) -> dict[str, object]:
-    if endpoint is None:
+def _model(published: Published | None, name: str, *, with_schema: bool) -> dict[str, object]:
+    if published is None:
         # fal answers 200 here, with an entry that has no metadata.
-        message = f"Failed to expand OpenAPI for endpoint '{name}'"
-        failed = {"openapi": {"error": {"code": "expansion_failed", "message": message}}} if with_schema else {}
-        return {"endpoint_id": name, **failed}
+        return {"endpoint_id": name, **({"openapi": _expansion_failed(name)} if with_schema else {})}
     metadata: dict[str, object] = {
-        "display_name": endpoint.title,
-        "category": endpoint.mode,
-        "description": endpoint.summary,
-        "status": "active",
+        "display_name": published.title,
+        "category": published.category,
+        "description": published.description,
+        "status": published.status,
         "tags": [],
+        "updated_at": _PUBLISHED_AT,
         "model_url": f"https://fal.run/{name}",
+        "date": _PUBLISHED_AT,
         "kind": "inference",
         "license_type": "commercial",
     }
     row: dict[str, object] = {"endpoint_id": name, "metadata": metadata}
-    return {**row, "openapi": _openapi(endpoint)} if with_schema else row
+    if not with_schema:
+        return row
+    return {**row, "openapi": _expansion_failed(name) if published.openapi is None else published.openapi}
 
 
-def _openapi(endpoint: Endpoint) -> dict[str, object]:
-    pascal = "".join(word.capitalize() for word in re.split(r"[/.-]", endpoint.endpoint_id))
-    names = {"input": f"{pascal}Input", "output": f"{pascal}Output"}
-    schemas = {names["input"]: endpoint.input_schema, names["output"]: endpoint.output_schema}
-    body = {"required": True, "content": _reference(names["input"])}
-    answer = {"200": {"description": "The result.", "content": _reference(names["output"])}}
-    return {
-        "openapi": "3.0.4",
-        "info": {"title": endpoint.title, "version": "1.0.0", "x-fal-metadata": {"endpointId": endpoint.endpoint_id}},
-        "paths": {
-            f"/{endpoint.endpoint_id}": {
-                "post": {"requestBody": body, "responses": {"200": {"description": "Queued."}}}
-            },
-            f"/{endpoint.endpoint_id}/requests/{{request_id}}": {"get": {"responses": answer}},
-        },
-        "components": {"schemas": {name: dict(schema) for name, schema in schemas.items()}},
-        "servers": [{"url": "https://queue.fal.run"}],
-    }
-
-
-def _reference(name: str) -> dict[str, object]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _expansion_failed(name: str) -> dict[str, object]:
+    return {"error": {"code": "expansion_failed", "message": f"Failed to expand OpenAPI for endpoint '{name}'"}}
 
 
 def _page(request: Request, name: str, rows: list[dict[str, object]], limit: int | None = None) -> Response:

@@ -62,7 +62,7 @@ class QueueApi:
         if account is None:
             return _unauthorised()
         endpoint_id = str(request.path_params["endpoint"]).strip("/")
-        endpoint = self._sim.catalog.by_endpoint_id(endpoint_id)
+        endpoint = self._sim.endpoint(endpoint_id)
         if endpoint is None:
             return JSONResponse({"detail": f"Application '{_app_of(endpoint_id)}' or its path not found"}, 404)
         body = await _json_object(request)
@@ -133,8 +133,9 @@ class QueueApi:
             return JSONResponse({"detail": "Request not found"}, 404, headers)
         if job.outcome.body is not None:
             return JSONResponse(job.outcome.body, job.outcome.status, {**headers, **job.outcome.headers})
-        if self._sim.switches.billable_units:
-            headers["X-Fal-Billable-Units"] = f"{self._sim.billable_units(job):f}"
+        units = self._sim.billable_units(job)
+        if self._sim.switches.billable_units and units is not None:
+            headers["X-Fal-Billable-Units"] = f"{units:f}"
         video = await self._sim.video_answer(job, f"{request.url.scheme}://{request.url.netloc}/media")
         return JSONResponse(video, 200, headers)
 
