@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
-import ipaddress
 import json
-import ssl
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ import pytest
 from kling_mcp.fal.queue import START_TIMEOUT_SECONDS, Accepted, FalQueue, NotSent, Receipt, Rejected, Unknown
 from tests.conftest import CANARY_KEY
 from tests.fal.rawserver import RawServer, answer, drip, endless, raw, reset_before_body, silence
-from tests.fal.support import ENDPOINT, NOW_SECONDS, REQUEST_ID, SOON, client
+from tests.fal.support import ENDPOINT, NOW_SECONDS, REQUEST_ID, SOON, client, own_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -195,7 +193,7 @@ async def test_a_request_that_was_not_sent_is_sent_once_when_the_server_is_there
 
 
 async def test_a_certificate_that_nobody_vouches_for_means_not_sent(tmp_path: Path) -> None:
-    async with RawServer(default=answer(200, ACCEPTED), tls=_own_certificate(tmp_path)) as server:
+    async with RawServer(default=answer(200, ACCEPTED), tls=own_certificate(tmp_path)) as server:
         async with client(server.url, []) as http:
             outcome = await FalQueue(http).submit(ENDPOINT, BODY, job_id="kj_1")
 
@@ -206,7 +204,7 @@ async def test_a_certificate_that_nobody_vouches_for_means_not_sent(tmp_path: Pa
 async def test_a_certificate_is_checked_whatever_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = _own_certificate(tmp_path)
+    tls = own_certificate(tmp_path)
     for name in ("PYTHONHTTPSVERIFY", "HTTPX_VERIFY", "SSL_VERIFY", "NODE_TLS_REJECT_UNAUTHORIZED"):
         monkeypatch.setenv(name, "0")
     async with RawServer(default=answer(200, ACCEPTED), tls=tls) as server, client(server.url, []) as http:
@@ -310,34 +308,3 @@ async def test_cancelling_a_submit_closes_its_connection_and_raises_nothing_else
             await left.wait()
 
         assert len(server.complete) == 1
-
-
-def _own_certificate(folder: Path) -> ssl.SSLContext:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=9))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "certificate.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path = folder / "key.pem"
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, key_path)
-    return context

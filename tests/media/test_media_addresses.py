@@ -223,3 +223,25 @@ def test_a_page_that_only_shows_a_picture_is_refused_with_what_works(url: str, n
         check_url(url, field="image")
 
     assert name in refused.value.what
+
+
+@pytest.mark.parametrize(
+    ("url", "told", "step"),
+    [
+        (
+            "https://www.youtube.com/watch?v=abc",
+            "is a page of YouTube and not a video; fal.ai would",
+            "Download the file",
+        ),
+        ("https://github.com/a/b", "The address of the video itself begins with https://raw.githubuser", "Download"),
+        ("https://example.com/clip.html", "is a web page and not a video", "Download the file"),
+        ("https://localhost/clip.mp4", "has a host of a local network", "such as https://example.com/video.mp4"),
+    ],
+)
+def test_the_address_of_a_video_is_refused_as_one(url: str, told: str, step: str) -> None:
+    with pytest.raises(InputRefused) as refused:
+        check_url(url, what="video")
+
+    assert told in refused.value.what
+    assert "picture" not in refused.value.what + refused.value.next_step
+    assert step in refused.value.next_step

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kling_mcp.fal.http import FalHttp
 from kling_mcp.fal.media_client import MediaClient
 from kling_mcp.fal.platform import FalPlatform
+from kling_mcp.fal.public_files import PublicFiles
 from kling_mcp.fal.queue import FalQueue
 from kling_mcp.fal.storage import FalStorage
 
@@ -20,7 +21,7 @@ class Fal:
     """
     Every call to fal.ai that *settings* allow.
 
-    The key goes to the three hosts of the settings; `media` has none.
+    The key goes to the three hosts of the settings; `media` and `public` have none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -29,8 +30,10 @@ class Fal:
         self.storage = FalStorage(self._http, settings.media_hosts)
         self.platform = FalPlatform(self._http)
         self.media = MediaClient(settings.media_hosts)
+        self.public = PublicFiles(settings.media_hosts)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._http.aclose()
         await self.media.aclose()
+        await self.public.aclose()

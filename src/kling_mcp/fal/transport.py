@@ -1,8 +1,9 @@
 """
 Connections: proxies and certificates, time and byte limits, and whether a failed request can have left this machine.
 
-With `http` and `media_client`, the only modules that know httpx, which is imported on first use. httpx limits the
-time of each read and not of the whole call, unpacks without a limit and keeps cookies; what is opened here does not.
+With `http`, `media_client` and `public_files`, the only modules that know httpx, which is imported on first use. httpx
+limits the time of each read and not of the whole call, unpacks without a limit and keeps cookies; what is opened here
+does not.
 """
 
 from __future__ import annotations

@@ -59,10 +59,7 @@ _LONE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # RFC 3986, section 3.3 and 3.4. What is escaped already stays as it is.
 _PLAIN_IN_PATH: Final = "/%:@!$&'()*+,;=~-._"
 _PLAIN_IN_QUERY: Final = f"{_PLAIN_IN_PATH}?[]"
-_NEXT_STEP: Final = (
-    "Give an https URL of a public host, such as https://example.com/picture.jpg, or a path in one of the folders that "
-    "KLING_MCP_INPUT_DIRS names."
-)
+_EXAMPLES: Final = {"picture": "picture.jpg", "video": "video.mp4", "audio file": "sound.mp3"}
 _SAVE_IT: Final = (
     "Download the file to one of the folders that KLING_MCP_INPUT_DIRS names and give its path, or give an address "
     "that opens the file alone in a browser window where nobody is signed in."
@@ -215,33 +212,38 @@ _FILE_HOSTS: Final = (
 )
 
 
-def check_url(url: str, *, field: str | None = None) -> str:
+def check_url(url: str, *, field: str | None = None, what: str = "picture") -> str:
     """
     The address *url* in its plain spelling: lower-case ASCII host, what has to be escaped escaped, no fragment.
 
     Args:
         url: An address as the caller wrote it.
         field: The argument that it came in, for the refusal.
+        what: What the file should be, for the refusal: ``picture``, ``video`` or ``audio file``.
 
     Raises:
         InputRefused: It is not a plain https address of a named public host, or that of a page.
     """
     try:
-        return _file_behind(_plain(url.strip()))
+        return _file_behind(_plain(url.strip()), what)
     except _Broken as broken:
-        raise InputRefused(f"The address {_shown(url)} {broken.rule}", broken.step, field=field) from None
+        usual = (
+            f"Give an https URL of a public host, such as https://example.com/{_EXAMPLES[what]}, or a path in one of "
+            "the folders that KLING_MCP_INPUT_DIRS names."
+        )
+        raise InputRefused(f"The address {_shown(url)} {broken.rule}", broken.step or usual, field=field) from None
 
 
 class _Broken(Exception):
-    """The rule that an address breaks, as the end of a sentence, and what works instead."""
+    """The rule that an address breaks, as the end of a sentence, and what works instead where that is not the usual."""
 
-    def __init__(self, rule: str, step: str = _NEXT_STEP) -> None:
+    def __init__(self, rule: str, step: str | None = None) -> None:
         super().__init__(rule)
         self.rule = rule
         self.step = step
 
 
-def _file_behind(url: str) -> str:
+def _file_behind(url: str, what: str) -> str:
     """
     The file that the page *url* shows, or *url* itself where it is no page that is known.
 
@@ -259,11 +261,17 @@ def _file_behind(url: str) -> str:
             continue
         if page.file is not None:
             return "https://" + match.expand(page.file) if page.file else url
-        hint = f" The address of the picture itself begins with https://{page.hint}." if page.hint else ""
-        raise _Broken(f"is a page of {page.name} and not a picture; fal.ai would fetch the page.{hint}", _SAVE_IT)
+        # Other hosts that are named serve pictures only.
+        hint = page.hint if what == "picture" or page.name == "GitHub" else None
+        where = f" The address of the {what} itself begins with https://{hint}." if hint else ""
+        raise _Broken(f"is a page of {page.name} and not {_a(what)}; fal.ai would fetch the page.{where}", _SAVE_IT)
     if re.search(r"\.(?:html?|aspx?|jsp)$", parts.path, re.IGNORECASE):
-        raise _Broken("is a web page and not a picture; fal.ai would fetch the page.", _SAVE_IT)
+        raise _Broken(f"is a web page and not {_a(what)}; fal.ai would fetch the page.", _SAVE_IT)
     return url
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what[0] == "a" else f"a {what}"
 
 
 def _plain(url: str) -> str:
@@ -275,7 +283,7 @@ def _plain(url: str) -> str:
         url = f"https://{url}"
     scheme = url.partition(":")[0].lower()
     if scheme in _SCHEMES:
-        raise _Broken(_SCHEMES[scheme], _SCHEME_STEPS.get(scheme, _NEXT_STEP))
+        raise _Broken(_SCHEMES[scheme], _SCHEME_STEPS.get(scheme))
     if not url.lower().startswith("https://"):
         raise _Broken("does not start with https://.")
     try:

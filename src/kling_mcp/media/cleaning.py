@@ -42,7 +42,10 @@ _PLACE: Final = re.compile(
 _PLACE_IN_WORDS: Final = re.compile(_PLACE.pattern + rb"|GPS|\xa9xyz|loci|gpmd|camm")
 # What programs write of themselves is not worth a word.
 _WORDS: Final = re.compile(rb"[ -~]{5,}")
-_STRUCTURE: Final = re.compile(rb"\0|meta|hdlr|mdir|mdta|appl|ilst|data|keys|\xa9too|\xa9swr|INFOISFT|TSSE")
+# Names that are there in any case; in Matroska, the number of a track that a tag is about, and a checksum.
+_STRUCTURE: Final = re.compile(
+    rb"c\xc5\x88.{8}|\xbf\x84.{4}|\0|meta|hdlr|mdir|mdta|appl|ilst|data|keys|\xa9too|\xa9swr|INFOISFT|TSSE", re.DOTALL
+)
 _OF_PROGRAMS: Final = re.compile(
     rb"Lav[fc]\d|LAME ?\d|encoder|^\d\d:\d\d:\d\d|DURATION|^_STATISTICS|NUMBER_OF_", re.IGNORECASE
 )

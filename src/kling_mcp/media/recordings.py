@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kling_mcp.media.limits import Limits
+    from kling_mcp.media.links import Linked
     from kling_mcp.media.measured import Bytes
 
-__all__ = ["MAX_FILE_BYTES", "Kind", "Recording", "load", "of_saved"]
+__all__ = ["MAX_FILE_BYTES", "Kind", "Recording", "check_link", "load", "of_saved"]
 
 MAX_FILE_BYTES: Final = 1 << 30
 
@@ -168,6 +169,19 @@ def of_saved(
         ) from None
 
 
+def check_link(
+    linked: Linked, *, argument: str, kind: Kind, limits: Limits | None = None, field: str | None = None
+) -> None:
+    """
+    Compare what is behind a link with what the endpoint accepts, as far as its head tells.
+
+    Raises:
+        InputRefused: With every rule that it breaks; it would be fetched, and perhaps paid for, in vain.
+    """
+    wanted = _Wanted(kind, limits or NO_LIMITS, field, (), av=False)
+    wanted.check(linked.measured, linked.form, linked.size, f"What is at the address in {argument}")
+
+
 @dataclass(frozen=True, slots=True)
 class _InMemory:
     data: bytes
@@ -221,7 +235,8 @@ class _Wanted:
         if form in _IN_BOXES and seen is not None and seen.width is None:
             form = "m4a"
         seen = seen or Measured(Decimal(0))
-        recording = Recording(
+        self.check(seen, form, copy.size, repr(name))
+        return Recording(
             file=copy,
             content_type=_CONTENT_TYPES[form],
             file_name=f"{'audio' if form in _SOUND_ONLY else 'video'}.{form}",
@@ -232,8 +247,6 @@ class _Wanted:
             sound=seen.sound,
             changes=cleaned.changes,
         )
-        self._check(recording, form, name)
-        return recording
 
     @property
     def _taken(self) -> str:
@@ -306,42 +319,42 @@ class _Wanted:
             end = seen[-_LONGEST_SECRET:]
             yield piece
 
-    def _check(self, recording: Recording, form: Format, name: str) -> None:
+    def check(self, seen: Measured, form: Format, size: int | None, name: str) -> None:
         """
-        Compare *recording* with what the endpoint accepts.
+        Compare what was *seen* with what the endpoint accepts; *name* is what the caller knows the recording by.
 
         Raises:
             InputRefused: With all that is wrong.
         """
         faults = [
-            ArgumentFault(f"{name!r} {what}", step, self.field, value, allowed)
+            ArgumentFault(f"{name} {what}", step, self.field, value, allowed)
             for what, step, value, allowed in (
-                *self._kind_faults(recording, form),
-                *self._size_faults(recording),
-                *self._length_faults(recording),
+                *self._kind_faults(seen, form),
+                *self._size_faults(seen, size),
+                *self._length_faults(seen),
             )
         ]
         if faults:
             raise InputRefused.of(faults)
 
-    def _kind_faults(self, recording: Recording, form: Format) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+    def _kind_faults(self, seen: Measured, form: Format) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
         formats = self._formats
         takes_videos = self.kind == "video" or not _SOUND_ONLY.issuperset(formats)
-        if self.kind == "video" and (form in _SOUND_ONLY or (recording.seconds and not recording.width)):
+        if self.kind == "video" and (form in _SOUND_ONLY or (seen.seconds and not seen.width)):
             yield f"has sound alone ({form}), and a video is expected.", self._way_out, form, formats
         elif (formats and form not in formats) or (form not in _SOUND_ONLY and not takes_videos):
             allowed = formats or ("mp3", "wav")
             yield f"is {form}; this model takes {', '.join(allowed)} here.", self._way_out, form, allowed
-        elif self.kind == "audio" and not recording.sound:
+        elif self.kind == "audio" and not seen.sound:
             yield "has no sound in it, and sound is expected.", "Give a file that can be heard.", None, ()
 
-    def _size_faults(self, recording: Recording) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
-        limits, width, height = self.limits, recording.width, recording.height
-        if limits.max_bytes is not None and recording.size > limits.max_bytes:
+    def _size_faults(self, seen: Measured, size: int | None) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+        limits, width, height = self.limits, seen.width, seen.height
+        if limits.max_bytes is not None and size is not None and size > limits.max_bytes:
             yield (
-                f"has {recording.size:,} bytes; this model takes at most {limits.max_bytes:,} here.",
+                f"has {size:,} bytes; this model takes at most {limits.max_bytes:,} here.",
                 "Give a shorter part of it, or save it with a lower bit rate.",
-                recording.size,
+                size,
                 (f"at most {limits.max_bytes}",),
             )
         if not width or not height:
@@ -370,16 +383,16 @@ class _Wanted:
                 (_span(least, most),),
             )
 
-    def _length_faults(self, recording: Recording) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
+    def _length_faults(self, seen: Measured) -> Iterator[tuple[str, str, object, tuple[str, ...]]]:
         least, most = self.limits.min_seconds, self.limits.max_seconds
-        seconds = recording.seconds
-        if seconds is not None and ((least is not None and seconds < least) or (most is not None and seconds > most)):
+        seconds = seen.seconds
+        if seconds and ((least is not None and seconds < least) or (most is not None and seconds > most)):
             too_long = most is not None and seconds > most
             step = "Cut it to a part that is short enough." if too_long else "Give a longer one."
             span = f"{_span(least, most)} seconds"
             yield f"is {seconds.normalize():f} seconds long; this model takes {span} here.", step, str(seconds), (span,)
         least, most = self.limits.min_fps, self.limits.max_fps
-        fps = recording.fps
+        fps = seen.fps
         if fps is not None and (
             (least is not None and fps < least - _FPS_TOLERANCE) or (most is not None and fps > most + _FPS_TOLERANCE)
         ):

@@ -58,9 +58,8 @@ def stretches(file: Bytes, form: Format) -> tuple[list[Stretch], bytes]:
     """
     if form == "wav":
         return _wave(file)
-    start, told = _leading(file)
-    end, after = _trailing(file, start)
-    told += after
+    start, end = _start(file), _end(file, _start(file))
+    told = file.read(0, min(start, _MAX_LOOKED_AT)) + file.read(end, min(file.size - end, _MAX_LOOKED_AT))
     if form != "flac":
         return [Stretch(start, end - start)], told
     blocks, sound, others = _flac_blocks(file, start)
@@ -145,20 +144,19 @@ def _wave_seconds(file: Bytes) -> Decimal | None:
 # ---- what stands before and behind the others
 
 
-def _leading(file: Bytes) -> tuple[int, bytes]:
-    """Where what comes after the tags before the sound begins, and those tags."""
-    at, told = 0, b""
+def _start(file: Bytes) -> int:
+    """Where what comes after the tags before the sound begins."""
+    at = 0
     while size := tag_size(file.read(at, 10)):
-        told += file.read(at, min(size, _MAX_LOOKED_AT))
         at += size
         if at >= file.size:
             raise Unreadable
-    return at, told
+    return at
 
 
-def _trailing(file: Bytes, start: int) -> tuple[int, bytes]:
-    """Where the sound ends, and the tags behind it: ID3 version 1, APE, Lyrics3."""
-    end, told = file.size, b""
+def _end(file: Bytes, start: int) -> int:
+    """Where the sound ends, before the tags behind it: ID3 version 1, APE, Lyrics3."""
+    end = file.size
     while True:
         tail = file.read(max(start, end - 128), 128)
         size = 0
@@ -170,8 +168,7 @@ def _trailing(file: Bytes, start: int) -> tuple[int, bytes]:
         elif tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
             size = int(tail[-15:-9]) + 15
         if not size or size > end - start:
-            return end, told
-        told += file.read(end - size, min(size, _MAX_LOOKED_AT))
+            return end
         end -= size
 
 
@@ -200,7 +197,7 @@ def _flac_blocks(file: Bytes, start: int) -> tuple[list[tuple[int, int, int]], i
 
 
 def _flac_seconds(file: Bytes) -> Decimal | None:
-    start, _ = _leading(file)
+    start = _start(file)
     info = file.read(start + 8, 34)
     if len(info) < 34:
         return None
@@ -214,7 +211,7 @@ def _flac_seconds(file: Bytes) -> Decimal | None:
 
 
 def _mp3_seconds(file: Bytes) -> Decimal | None:
-    start, _ = _leading(file)
+    start = _start(file)
     window = file.read(start, _WINDOW_BYTES)
     at = next(
         (at for at in range(min(4096, len(window))) if _frame(window, at) and _frame(window, at + _size(window, at))),
@@ -239,8 +236,7 @@ def _mp3_seconds(file: Bytes) -> Decimal | None:
         if frame[0] != kilobits:
             return None
         position += frame[3]
-    end, _ = _trailing(file, start)
-    return rounded(Fraction((end - start - at) * 8, kilobits * 1000))
+    return rounded(Fraction((_end(file, start) - start - at) * 8, kilobits * 1000))
 
 
 def _size(window: bytes, at: int) -> int:
