@@ -21,16 +21,19 @@ from urllib.parse import quote
 import anyio
 from mcp.client.client import Client
 
+from kling_mcp.catalog.models import TOOLS as TOOLS_OF
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote as price_of
 from kling_mcp.catalog.values import span
 from kling_mcp.server.app import build
+from kling_mcp.server.models import price_text
+from kling_mcp.server.tools import TOOLS
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
     import mcp_types as t
 
-    from kling_mcp.catalog.models import Endpoint
+    from kling_mcp.catalog.models import Endpoint, Mode
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -105,14 +108,31 @@ def _url_json(value: object) -> str:
 
 
 def models() -> str:
-    """Models with what they can, and their prices; five seconds are priced with the model's own choice of sound."""
+    """Models by mode with what they can, and their prices; five seconds are priced with the model's own sound."""
     head = (
         "model | seconds | shots | sound | $/s silent | $/s with sound | $/s with voices | as of | $ for 5 s | at most"
     )
-    rows = [f"| {head} |", f"|{'---|' * 10}"]
-    for endpoint in load().of("image-to-video"):
-        rows.append(f"| {' | '.join(_row(endpoint))} |")
-    return "\n".join(rows) + "\n"
+    catalog = load()
+    parts = [_heading("image-to-video"), f"| {head} |", f"|{'---|' * 10}"]
+    parts += [f"| {' | '.join(_row(endpoint))} |" for endpoint in catalog.of("image-to-video")]
+    for mode in catalog.modes[1:]:
+        if not set(TOOLS_OF[mode]) & set(TOOLS):
+            continue
+        parts += ["", _heading(mode), "| model | price | makes | as of |", "|---|---|---|---|"]
+        parts += [f"| {' | '.join(_short_row(endpoint))} |" for endpoint in catalog.of(mode)]
+    return "\n".join(parts) + "\n"
+
+
+def _heading(mode: Mode) -> str:
+    tools = [TOOLS[tool] for tool in TOOLS_OF[mode] if tool in TOOLS]
+    extra = "" if tools[0].toolset == "core" else f", in the toolset `{tools[0].toolset}`"
+    return f"**{mode.capitalize()}** ({', '.join(f'`{tool.name}`' for tool in tools)}{extra})\n"
+
+
+def _short_row(endpoint: Endpoint) -> list[str]:
+    name = f"`{endpoint.model}`{f' with {endpoint.when}' if endpoint.when else ''}"
+    price, _, made = price_text(endpoint).partition(", ")
+    return [name, price, made, endpoint.prices[-1].as_of]
 
 
 def _row(endpoint: Endpoint) -> list[str]:
@@ -121,9 +141,7 @@ def _row(endpoint: Endpoint) -> list[str]:
     most_shots = [rule.max for rule in endpoint.rules if rule.kind == "count" and rule.of == ("shots[]",)]
     audio = endpoint.argument_of("sound")
     on = audio is not None and audio.default is True
-    sound = {"switchable": "on, can be off" if on else "off, can be on", "always": "always", "none": "none"}[
-        endpoint.sound
-    ]
+    sound = {"switchable": "on, can be off" if on else "off, can be on"}.get(endpoint.sound, endpoint.sound)
     newest = endpoint.prices[-1]
     offered: dict[str, bool] = {
         "audio_off": endpoint.sound != "always",

@@ -73,7 +73,7 @@ async def test_the_resources_and_prompts_that_the_pages_name_exist() -> None:
 
     assert set(re.findall(r"`(kling://[^`]+)`", text)) <= fixed | shaped
     assert f"three prompts help with wording: {', '.join(f'`{name}`' for name in prompts)}." in text
-    assert (len(tools), "The assistant gets nine tools" in text, "Nine tools" in text) == (9, True, True)
+    assert (len(tools), "The assistant gets ten tools" in text, "Ten tools" in text) == (10, True, True)
 
 
 # ---- for people to paste
@@ -192,7 +192,7 @@ async def test_the_first_things_to_say_lead_to_calls_that_work(tmp_path: Path) -
                 answers.append(result.structured_content or {})
 
     priced, single, several = answers
-    assert len(priced["models"]) == len(load().models)
+    assert len(priced["models"]) == len(load().of("image-to-video"))
     assert single["job_id"] != several["job_id"]
     assert {single["state"], several["state"]} <= {"preparing", "submitting", "queued", "running", "completed"}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
@@ -24,9 +24,21 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["VARIABLES", "Backend", "Confirm", "FalHosts", "Folders", "LogLevel", "Secret", "Settings", "expanded"]
+__all__ = [
+    "VARIABLES",
+    "Backend",
+    "Confirm",
+    "FalHosts",
+    "Folders",
+    "LogLevel",
+    "Secret",
+    "Settings",
+    "Toolset",
+    "expanded",
+]
 
 Backend = Literal["fal", "simulator"]
+Toolset = Literal["core", "film", "reference", "edit"]
 Confirm = Literal["auto", "always", "never"]
 _T = TypeVar("_T")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -34,6 +46,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 VARIABLES: Final = (
     "FAL_KEY",
     "KLING_MCP_BACKEND",
+    "KLING_MCP_TOOLSETS",
     "KLING_MCP_OUTPUT_DIR",
     "KLING_MCP_INPUT_DIRS",
     "KLING_MCP_DATA_DIR",
@@ -108,6 +121,16 @@ def _more_hosts(value: str, field: ValidationInfo) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_MEDIA_HOSTS, *hosts)))
 
 
+def _toolsets(value: str, field: ValidationInfo) -> tuple[Toolset, ...]:
+    """Which tools are offered; those of ``core`` always are, because every job needs them."""
+    named = {part.strip().lower() for part in value.split(",") if part.strip()}
+    known = get_args(Toolset)
+    if wrong := sorted(named - {*known, "all"}):
+        name = _FIELDS[str(field.field_name)]
+        raise SettingsError(f"{name} has {wrong[0]!r}. It takes {', '.join(known)} or all, separated by commas.")
+    return tuple(name for name in known if name in named or name == "core" or "all" in named)
+
+
 def _word(value: str) -> str:
     return str(showable(value)).lower()
 
@@ -180,6 +203,7 @@ class Settings:
     """Folders that would be read from by default, but are the home folder or above it."""
     fal_key: Annotated[Secret | None, PlainValidator(_key)] = None
     backend: Annotated[Backend, BeforeValidator(_word)] = "fal"
+    toolsets: Annotated[tuple[Toolset, ...], PlainValidator(_toolsets)] = ("core", "film")
     confirm: Annotated[Confirm, BeforeValidator(_word)] = "auto"
     confirm_above_usd: _Dollars = Decimal("1.00")
     max_job_usd: _Dollars = Decimal(10)

@@ -8,13 +8,13 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
 
 import kling_mcp.catalog
-from kling_mcp.catalog.models import CatalogError, Endpoint, load
+from kling_mcp.catalog.models import ArgumentKind, CatalogError, Endpoint, Mode, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,29 +28,34 @@ MODELS = (
     *("v3-turbo-standard", "v3-turbo-pro", "o1-standard", "o1-pro", "v2.6-pro", "v2.5-turbo-standard"),
     *("v2.5-turbo-pro", "v2.1-standard", "v2.1-pro", "v2.1-master", "v1.6-standard", "v1.6-pro"),
 )
-MEASURED = {
-    "image-to-video": ("o3-standard", "o3-pro", "v3-standard", "v3-pro", "v2.6-pro", "v1.6-standard"),
-}
-"""The models whose time is known, by mode."""
+OTHER_MODELS = ("v2.6-standard", "lipsync", "avatar-standard", "avatar-pro", "create-voice")
+"""Those without image-to-video."""
+MEASURED = (
+    *("o3/standard/image-to-video", "o3/pro/image-to-video", "v3/standard/image-to-video", "v3/pro/image-to-video"),
+    *("v2.6/pro/image-to-video", "v1.6/standard/image-to-video", "v3/pro/motion-control", "lipsync/audio-to-video"),
+)
+"""The endpoints whose time is known."""
 MEDIA = ("picture", "video", "audio")
 every_endpoint = pytest.mark.parametrize("endpoint", load().endpoints, ids=lambda it: it.endpoint_id)
 
 
 def test_the_models_are_there_in_order_and_o3_standard_is_the_default() -> None:
-    assert load().models == MODELS
+    assert load().models == (*MODELS, *OTHER_MODELS)
     assert load().default.model == "o3-standard"
     assert tuple(endpoint.model for endpoint in load().of("image-to-video")) == MODELS
 
 
 def test_a_file_is_named_after_its_model_and_mode_and_modes_are_shown_one_after_another() -> None:
-    assert sorted(".".join([it.model, it.mode, "json"]) for it in load().endpoints) == [file.name for file in FILES]
+    named = sorted(f"{it.model}.{it.mode}{f'-{it.when}' if it.when else ''}.json" for it in load().endpoints)
+    assert named == [file.name for file in FILES]
     modes = [endpoint.mode for endpoint in load().endpoints]
     assert len(list(itertools.groupby(modes))) == len(set(modes))
 
 
 def test_a_model_is_named_after_its_endpoint() -> None:
     for endpoint in load().endpoints:
-        short = endpoint.endpoint_id.removeprefix("fal-ai/kling-video/").removesuffix(f"/{endpoint.mode}")
+        short = endpoint.endpoint_id.removeprefix("fal-ai/kling-video/").replace("ai-avatar/v2/", "avatar/")
+        short = re.sub(r"/([a-z]+-to-video(/edit|/reference)?|motion-control)$", "", short)
         # fal.ai's id of the dearer o1 has no tier in it.
         assert endpoint.model == {"o1": "o1-pro"}.get(short, short.replace("/", "-"))
 
@@ -99,8 +104,8 @@ def test_a_time_that_nobody_measured_is_marked_as_a_guess(endpoint: Endpoint) ->
     if endpoint.timing is None:
         assert endpoint.expected_seconds(5) is None
     else:
-        assert endpoint.timing.guess is (endpoint.model not in MEASURED.get(endpoint.mode, ()))
-        assert endpoint.expected_seconds(10) == 2 * endpoint.timing.seconds
+        assert endpoint.timing.guess is (endpoint.endpoint_id.removeprefix("fal-ai/kling-video/") not in MEASURED)
+        assert endpoint.expected_seconds(2 * endpoint.timing.for_video_seconds) == 2 * endpoint.timing.seconds
 
 
 @every_endpoint
@@ -133,7 +138,8 @@ def test_no_field_value_or_price_of_an_endpoint_stands_in_python() -> None:
     """
     A field, a listed value, a default, an id, a model or a price belongs to a data file.
 
-    Names with an underscore are looked for inside longer texts as well, the others as whole texts.
+    Names with an underscore are looked for inside longer texts as well, the others as whole texts. Words of this
+    program's own, such as the kinds of arguments, and a dot are no sign of an endpoint.
     """
     data = set[str]()
     for endpoint in load().endpoints:
@@ -144,6 +150,7 @@ def test_no_field_value_or_price_of_an_endpoint_stands_in_python() -> None:
         data |= {rule.marker for rule in endpoint.rules if rule.marker}
         data |= {str(rate) for price in endpoint.prices for rate in price.usd_per_second.values()}
     assert {"multi_prompt", "start_image_url", "customize", "16:9", "15", "0.308", "@Element{n}"} <= data
+    data -= {".", *get_args(ArgumentKind), *get_args(Mode)}
     parts = {name for name in data if "_" in name}
 
     found = [

@@ -30,13 +30,16 @@ on_a_slow_machine = settings(deadline=None, suppress_health_check=[HealthCheck.t
 
 def values(argument: Argument) -> st.SearchStrategy[Any]:
     """Values that the argument by itself takes."""
+    low, high = argument.value_schema.get("minimum", 0), argument.value_schema.get("maximum", 1)
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
     one: dict[str, st.SearchStrategy[Any]] = {
         "picture": ADDRESSES,
         "https_url": st.just("https://example.com/clip.mp4"),
         "video": st.just("https://example.com/clip.mp4"),
         "audio": st.just("https://example.com/speech.mp3"),
         "text": TEXTS,
-        "number": st.floats(0, 1) | st.integers(0, 1) | st.sampled_from(["0.5", "1"]),
+        "number": st.floats(low, high) | st.sampled_from([low, high, str(high)]),
         "sound": st.booleans(),
         "keep_sound": st.booleans(),
         "flag": st.booleans(),
@@ -70,7 +73,8 @@ def calls_of(tool: Tool, endpoint: Endpoint) -> st.SearchStrategy[tuple[Tool, di
     return st.tuples(st.just(tool), arguments)
 
 
-CALLS = st.one_of(*(calls_of(tool, endpoint) for tool in TOOLS for endpoint in load().of(*modes_of(load(), tool))))
+CALLS_OF = {tool: st.one_of(*(calls_of(tool, one) for one in load().of(*modes_of(load(), tool)))) for tool in TOOLS}
+CALLS = st.sampled_from(TOOLS).flatmap(CALLS_OF.__getitem__)
 NAMES = sorted({name for endpoint in load().endpoints for name in endpoint.arguments} | set(COMMON_ARGUMENTS))
 
 

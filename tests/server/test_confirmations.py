@@ -234,7 +234,7 @@ async def test_the_operator_decides_what_is_asked_about_and_it_is_asked_once(
         await client.call_tool("image_to_video", {**SHORT, "max_cost_usd": 1})
 
     need = {tool.name for tool in tools if (tool.meta or {}).get("anthropic/requiresUserInteraction")}
-    assert need == ({"image_to_video", "multi_shot_video"} if asks and not forms else set())
+    assert need == ({"image_to_video", "multi_shot_video", "text_to_video"} if asks and not forms else set())
     assert len(person.asked) == (1 if asks and forms else 0)
     assert place.accepted == 1
 

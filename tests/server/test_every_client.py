@@ -179,9 +179,7 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         assert await read("kling://jobs") == data(await client.call_tool("list_jobs", {}))
         assert len((await read("kling://models"))["models"]) == MODELS
         assert (await read("kling://models/v2.6-pro"))["model"] == "v2.6-pro"
-        assert set((await read("kling://pricing"))["models"]) == {
-            row["model"] for row in (await read("kling://models"))["models"]
-        }
+        assert set((await read("kling://pricing"))["models"]) == set((await read("kling://models"))["models"])
         assert (await read("kling://spend"))["today"]["spent_usd"] == job["cost"]["actual_usd"]
         (frame,) = (await client.read_resource(f"{job['resource']}/last-frame")).contents
         assert isinstance(frame, t.BlobResourceContents)

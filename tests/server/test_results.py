@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mcp_types as t
 import pytest
 
+from kling_mcp.catalog.models import load
 from kling_mcp.server.app import build
 from kling_mcp.server.tools import TOOLS
 from kling_mcp.settings import Settings
@@ -65,9 +66,13 @@ async def test_either_half_of_a_result_is_enough(era: str, tmp_path: Path) -> No
             "list": (await client.call_tool("list_jobs", {}), ["next_cursor", "kj_"]),
             "cancelled too late": (await client.call_tool("cancel_job", {"job_id": job_id}), ["already ended"]),
         }
-        for model in [row["model"] for row in data(results["models"][0])["models"]]:
-            in_full = await client.call_tool("list_models", {"model": model})
-            results[model] = (in_full, [model, "usd_per_second", "prompt"])
+        for mode in load().modes:
+            rows = await client.call_tool("list_models", {"mode": mode})
+            results[mode] = (rows, [mode, load().of(mode)[0].model])
+        for endpoint in load().endpoints:
+            named = {"model": endpoint.model, "mode": endpoint.mode}
+            in_full = await client.call_tool("list_models", named)
+            results[" ".join(named.values())] = (in_full, [endpoint.model, "usd_per_second", *endpoint.arguments])
 
     for name, (result, facts) in results.items():
         data(result)

@@ -545,18 +545,33 @@ class Catalog:
         )
         raise UnknownModel.of([fault])
 
+    def all_of(self, name: str, mode: Mode | None = None) -> tuple[Endpoint, ...]:
+        """
+        Every endpoint of the model with the short name *name*, those of *mode* first.
+
+        Raises:
+            UnknownModel: no model has that name; the nearest one and all names are given.
+
+        """
+        first = self.model(name, mode) if mode else self.model(name)
+        own = [endpoint for endpoint in self.endpoints if endpoint.model == first.model]
+        return tuple(sorted(own, key=lambda endpoint: endpoint.mode != first.mode))
+
     def by_endpoint_id(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint with fal.ai's id *endpoint_id*, if it is in the catalog."""
         return next((endpoint for endpoint in self.endpoints if endpoint.endpoint_id == endpoint_id), None)
 
-    def takers(self, argument: str) -> tuple[str, ...]:
-        """The models that take *argument*."""
-        return _models(endpoint for endpoint in self.endpoints if argument in endpoint.arguments)
+    def of_kind(self, name: str, *modes: Mode) -> tuple[str, ...]:
+        """The models of *modes* that *name*, such as ``4k``, can mean: those with each of its words that any has."""
+        models = _models(self.of(*modes))
+        words = _words(name) & {word for model in models for word in model.split("-")}
+        return tuple(model for model in models if words and words <= set(model.split("-")))
 
-    def of_kind(self, name: str) -> tuple[str, ...]:
-        """The models that *name*, such as ``4k``, can mean: those that have each of its words that any model has."""
-        words = _words(name) & {word for model in self.models for word in model.split("-")}
-        return tuple(model for model in self.models if words and words <= set(model.split("-")))
+    def same_version(self, model: str, *modes: Mode) -> str | None:
+        """The model of *modes* that is nearest to *model* and of its version, if there is one."""
+        meant = self._nearest_model(model, self.of(*modes))
+        shared = set((meant or "").split("-")) & set(model.split("-"))
+        return meant if any(word[1:2].isdigit() for word in shared) else None
 
     def _nearest_model(self, name: str, among: tuple[Endpoint, ...]) -> str | None:
         by_id = self.by_endpoint_id(unwrapped(name).strip("/"))

@@ -18,6 +18,7 @@ from kling_mcp.catalog import rules
 from kling_mcp.catalog.models import JOB_TOOLS, TOOLS
 from kling_mcp.catalog.values import (
     ValidationReport,
+    also_called,
     choice,
     is_given,
     nearest,
@@ -174,14 +175,14 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint
     given = _given(catalog, endpoint, tool, arguments, findings)
     job_tool = _job_tool(endpoint, tool, given)
     _note_names(catalog, endpoint, tool, job_tool, arguments, findings, certain=certain)
-    _require(endpoint, job_tool, arguments, given, findings)
+    _require(catalog, endpoint, job_tool, arguments, given, findings)
     take, max_cost_usd, wait_seconds = _own(arguments, findings)
     audio = _settle_sound(endpoint, given)
     _settle_defaults(endpoint, given)
     if certain:
         rules.check(catalog, endpoint, given, findings)
     seconds = _settle_length(catalog, endpoint, given, findings)
-    assumed = _assumed_seconds(catalog, endpoint, arguments, findings)
+    assumed = _assumed_seconds(catalog, endpoint, arguments, given, findings)
     if findings.faults:
         raise findings.refusal.of(findings.faults)
     inputs: list[InputSlot] = []
@@ -292,14 +293,17 @@ def _named(
                 tool for other in catalog.endpoints if other.model == endpoint.model for tool in TOOLS[other.mode]
             )
         )
+        meant = catalog.same_version(endpoint.model, *modes)
+        hint = f"The nearest is {meant}. " if meant else ""
         findings.faults.append(
             ArgumentFault(
                 f"model is {endpoint.model}, which {tool} cannot use.",
-                f"Models that it can use: {', '.join(models)}. {endpoint.model} is for {tools}.",
+                f"{hint}Models that it can use: {', '.join(models)}. {endpoint.model} is for {tools}.",
                 "model",
                 endpoint.model,
                 models,
-                models=models,
+                meant,
+                models,
             )
         )
         return None
@@ -345,9 +349,10 @@ def _stand_in(catalog: Catalog, mode: Mode, arguments: Mapping[str, object]) -> 
 
 
 def _by_argument(able: tuple[Endpoint, ...], mode: Mode, arguments: Mapping[str, object]) -> Endpoint:
-    """Of a model's endpoints for *mode*, the one whose argument is given, or the first."""
+    """Of a model's endpoints for *mode*, the one whose argument is given, or that takes most of what is given."""
     of_mode = [endpoint for endpoint in able if endpoint.mode == mode]
-    return next((one for one in of_mode if one.when and is_given(arguments.get(one.when))), of_mode[0])
+    given = {name for name, value in arguments.items() if is_given(value)}
+    return max(of_mode, key=lambda one: (one.when in given, len(given & set(one.arguments))))
 
 
 def _takes(endpoint: Endpoint, tool: Tool, name: str) -> bool:
@@ -396,14 +401,38 @@ def _note_names(
             left_out = _left_out(endpoint, takers, name, value)
             if left_out:
                 findings.warnings.append(left_out)
+            elif _means_another(catalog, endpoint, tool, name, value):
+                findings.faults.append(_unknown(catalog, endpoint, tool, name, value))
             else:
-                findings.faults.append(_misplaced(catalog, endpoint, tool, name, value))
+                findings.faults.append(_misplaced(catalog, endpoint, tool, name, arguments))
 
 
 def _nearest_first(catalog: Catalog, tool: Tool) -> tuple[Endpoint, ...]:
     """All endpoints, those that *tool* uses first."""
     own = modes_of(catalog, tool)
     return (*catalog.of(*own), *(endpoint for endpoint in catalog.endpoints if endpoint.mode not in own))
+
+
+def _usable(catalog: Catalog, tool: Tool) -> tuple[Endpoint, ...]:
+    """The endpoints that *tool* uses."""
+    able = catalog.of(*modes_of(catalog, tool))
+    return tuple(one for one in able if tool != "multi_shot_video" or one.argument_of("shot") is not None)
+
+
+def _means_another(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> bool:
+    """Whether *name*, an argument of other tools, is what others call one of *tool* that takes such a *value*."""
+    if any(name in other.arguments for other in catalog.of(*modes_of(catalog, tool))):
+        return False
+    usable = (endpoint, *_usable(catalog, tool))
+    meanings = _meanings(usable)
+    meant = meanings.get(also_called(name, meanings) or "")
+    single = value[0] if is_list(value) and len(value) == 1 else value
+    return any(
+        _read(other.arguments[meant], form) is not None
+        for other in usable
+        if meant is not None and meant in other.arguments
+        for form in (value, [value], single)
+    )
 
 
 def _belongs_to_shots(endpoint: Endpoint, tool: Tool, name: str) -> bool:
@@ -433,50 +462,100 @@ def _read(argument: Argument, value: object) -> object:
     return None if findings.faults else found
 
 
-def _misplaced(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
-    """An argument of another model, or of the other tool."""
-    near = _nearest_first(catalog, tool)
-    takers = [other for other in near if _takes(other, tool, name)]
-    if endpoint.mode in {other.mode for other in takers}:
-        takers = [other for other in takers if other.mode == endpoint.mode]
-    allowed = _names(catalog, endpoint, tool)
-    argument = next(other.arguments[name] for other in near if name in other.arguments)
+def _misplaced(
+    catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, arguments: Mapping[str, object]
+) -> ArgumentFault:
+    """An argument of another model, or of another tool."""
+    takers = [other for other in _usable(catalog, tool) if _takes(other, tool, name)]
+    takers = [other for other in takers if other.mode == endpoint.mode] or takers
+    own = [other for other in (endpoint, *catalog.of(*modes_of(catalog, tool))) if name in other.arguments]
+    others = takers or own or _likeliest(catalog, name, arguments)
+    argument = others[0].arguments[name]
+    allowed, value = _names(catalog, endpoint, tool), show(arguments[name])
+    itself = next((other for other in takers if other.model == endpoint.model), None)
+    if itself is not None:
+        what, step = _otherwise(endpoint, itself, tool, name, arguments)
+        return ArgumentFault(what, f"Leave it out, or {step}.", name, value, allowed)
+    why, known = _why_not(endpoint, argument)
     if takers:
         models = tuple(dict.fromkeys(other.model for other in takers))
-        what = f"{endpoint.model} does not take {name}."
-        if argument.kind == "sound" and endpoint.sound != "switchable":
-            does = {"always": "always makes sound", "kept": "keeps or drops the sound of its input"}
-            what = f"{endpoint.model} {does.get(endpoint.sound, 'makes no sound')}: {what}"
         instead = next((f" {taker.arguments[name].instead}" for taker in takers if taker.arguments[name].instead), "")
         return ArgumentFault(
-            what,
+            f"{why}{endpoint.model} does not take {name}.",
             f"Leave it out, or use a model that takes it: {', '.join(models)}.{instead}",
             name,
-            show(value),
+            value,
             allowed,
             models=models,
         )
+    tools = argument.tools
     return ArgumentFault(
-        f"{tool} does not take {name}; {' and '.join(argument.tools)} {'do' if argument.tools[1:] else 'does'}.",
-        f"Leave it out, or call {argument.tools[0]}. Arguments of {tool} here: {', '.join(allowed)}.",
+        f"{why}{tool} does not take {name}; {' and '.join(tools)} {'do' if tools[1:] else 'does'}.",
+        f"Leave it out{'' if known else f', or call {tools[0]}'}. Arguments of {tool} here: {', '.join(allowed)}.",
         name,
-        show(value),
+        value,
         allowed,
+        known or None,
     )
 
 
+def _otherwise(
+    endpoint: Endpoint, itself: Endpoint, tool: Tool, name: str, arguments: Mapping[str, object]
+) -> tuple[str, str]:
+    """How a call is not for *endpoint* but for *itself*, which is of the same model and takes *name*."""
+    if endpoint.mode == itself.mode:
+        return f"With {endpoint.when}, {tool} does not take {name}.", f"give {itself.when} instead of {endpoint.when}"
+    words = {mode: word for word, mode in EDIT_MODES.items()}
+    if {endpoint.mode, itself.mode} <= set(words):
+        what = f"With mode {words[endpoint.mode]}, {tool} does not take {name}."
+        return what, f"set mode to {words[itself.mode]}"
+    own = [other for other in endpoint.arguments if other not in itself.arguments and is_given(arguments.get(other))]
+    if tool != "estimate_cost" and own:
+        return f"With {' and '.join(own)}, {tool} does not take {name}.", f"leave out {' and '.join(own)}"
+    what = f"{endpoint.model} does not take {name} for {TOOLS[endpoint.mode][0]}."
+    return what, f"set tool to {' or '.join(TOOLS[itself.mode])}"
+
+
+def _likeliest(catalog: Catalog, name: str, arguments: Mapping[str, object]) -> list[Endpoint]:
+    """The endpoints with an argument *name*, first those that take most of what is given and lack nothing."""
+    given = {name for name, value in arguments.items() if is_given(value)}
+
+    def fit(endpoint: Endpoint) -> tuple[int, bool]:
+        needed = {name for name, argument in endpoint.arguments.items() if argument.required}
+        return len(given & set(endpoint.arguments)), given >= needed
+
+    able = [endpoint for endpoint in catalog.endpoints if name in endpoint.arguments]
+    return sorted(able, key=fit, reverse=True)
+
+
+def _why_not(endpoint: Endpoint, argument: Argument) -> tuple[str, str]:
+    """Why no choice is left where *endpoint* lacks *argument*, and the argument that decides; empty where there is."""
+    measured = endpoint.measured(endpoint.billed[-1]) if endpoint.billed else ()
+    keeps = endpoint.argument_of("keep_sound")
+    if argument.kind == "length" and endpoint.length is None and measured:
+        return f"{endpoint.model} makes a video that is as long as {measured[0]}: ", measured[0]
+    if argument.kind == "sound" and keeps is not None:
+        return f"{endpoint.model} keeps or drops the sound of its input, as {keeps.name} says: ", keeps.name
+    if argument.kind == "sound" and endpoint.result == "video" and endpoint.sound != "switchable":
+        return f"{endpoint.model} {'always makes' if endpoint.sound == 'always' else 'makes no'} sound: ", ""
+    return "", ""
+
+
 def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value: object) -> ArgumentFault:
-    """A name that nobody takes; a name of fal.ai's own leads to the argument that becomes it."""
+    """A name that the tool does not know; what others call an argument, or a name of fal.ai's, leads to it."""
     allowed = _names(catalog, endpoint, tool)
-    near = (endpoint, *_nearest_first(catalog, tool))
-    everywhere = [argument for other in near for argument in other.arguments.values()]
-    meanings = {argument.field: argument.name for argument in reversed(everywhere)}
-    meanings |= {argument.name: argument.name for argument in everywhere} | {known: known for known in allowed}
-    meant = meanings.get(nearest(name, meanings) or "")
+    usable = _usable(catalog, tool)
+    near = (endpoint, *usable, *catalog.endpoints)
+    own = _meanings((endpoint, *usable)) | {known: known for known in allowed}
+    every = _meanings(near) | own
+    meant = next(
+        (known[found] for search in (also_called, nearest) for known in (own, every) if (found := search(name, known))),
+        None,
+    )
     kind = value if isinstance(value, str) and len(value.split()) <= _KIND_WORDS else name if truth(value) else ""
-    models = catalog.of_kind(kind) if meant in {None, "model"} else ()
-    takers = [argument for argument in everywhere if argument.name == meant]
-    instead = next((f"{taker.instead} " for taker in takers if taker.instead), "")
+    models = catalog.of_kind(kind, *modes_of(catalog, tool)) if meant in {None, "model"} else ()
+    takers = {other: other.arguments[meant] for other in near if meant is not None and meant in other.arguments}
+    instead = next((f"{taker.instead} " for taker in takers.values() if taker.instead), "")
     hint = ""
     if models:
         # Such as resolution "4K" or mode "pro": what others set by an argument is part of a model's name here.
@@ -486,8 +565,12 @@ def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value:
     elif meant in allowed:
         hint = f"The nearest is {meant}. {instead}"
     elif meant is not None:
-        tools = " or ".join(takers[0].tools)
-        hint = f"The nearest is {meant}, which {tools} takes with {', '.join(catalog.takers(meant))}. {instead}"
+        tools = next(iter(takers.values())).tools
+        able = dict.fromkeys(other.model for other, taker in takers.items() if set(taker.tools) & set(tools))
+        hint = f"The nearest is {meant}, which {' or '.join(tools)} takes with {', '.join(able)}. {instead}"
+    elsewhere = dict.fromkeys(it for one in near if name in one.arguments for it in one.arguments[name].tools)
+    if elsewhere:
+        hint += f"{name} is an argument of {', '.join(elsewhere)}. "
     return ArgumentFault(
         f"{tool} has no argument {name[:40]!r} (given as {show(value)}).",
         f"{hint}Arguments of {tool} with {endpoint.model}: {', '.join(allowed)}.",
@@ -497,6 +580,12 @@ def _unknown(catalog: Catalog, endpoint: Endpoint, tool: Tool, name: str, value:
         meant,
         models,
     )
+
+
+def _meanings(endpoints: Iterable[Endpoint]) -> dict[str, str]:
+    """The arguments of *endpoints* by their names and by fal.ai's; what comes first counts."""
+    arguments = [argument for endpoint in endpoints for argument in endpoint.arguments.values()]
+    return {one.field: one.name for one in reversed(arguments)} | {one.name: one.name for one in arguments}
 
 
 _KIND_WORDS: Final = 2
@@ -561,6 +650,7 @@ def _job_tool(endpoint: Endpoint, tool: Tool, given: Mapping[str, object]) -> Jo
 
 
 def _require(
+    catalog: Catalog,
     endpoint: Endpoint,
     tool: Tool,
     arguments: Mapping[str, object],
@@ -572,14 +662,17 @@ def _require(
     if findings.estimating:
         findings.missing[:0] = [argument.name for argument in missing]
         return
+    others = sorted({one.when for one in catalog.of(endpoint.mode) if one.model == endpoint.model} - {endpoint.when})
     for argument in missing:
         state = nothing(arguments[argument.name]) if argument.name in arguments else "is missing"
         from_text = endpoint.mode == "image-to-video" and argument.kind == "picture"
-        picture = " Without a picture, text_to_video makes a video from text alone." if from_text else ""
+        instead = " Without a picture, text_to_video makes a video from text alone." if from_text else ""
+        if argument.name == endpoint.when:
+            instead = f" Or give {' or '.join(others)} instead." if others else ""
         findings.faults.append(
             ArgumentFault(
                 f"{argument.name} {state}; {tool} needs it.",
-                f"Give it: {argument.description}{picture}",
+                f"Give it: {argument.description}{instead}",
                 argument.name,
                 show(arguments[argument.name]) if argument.name in arguments else None,
             )
@@ -639,7 +732,11 @@ def _settle_length(catalog: Catalog, endpoint: Endpoint, given: dict[str, object
 
 
 def _assumed_seconds(
-    catalog: Catalog, endpoint: Endpoint, arguments: Mapping[str, object], findings: ValidationReport
+    catalog: Catalog,
+    endpoint: Endpoint,
+    arguments: Mapping[str, object],
+    given: Mapping[str, object],
+    findings: ValidationReport,
 ) -> Decimal | None:
     """In an estimate, how long the video or sound that sets the price is said to be."""
     name = _length_name(catalog)
@@ -647,9 +744,13 @@ def _assumed_seconds(
     if not findings.estimating or endpoint.length is not None or not endpoint.billed or not is_given(value):
         return None
     seconds = whole(value)
-    if seconds is None or seconds < 1:
+    case = next(case for case in endpoint.billed if not case.given or case.given in given)
+    for_input, most = min(_longest(endpoint, case, given).items(), key=lambda item: item[1])
+    if seconds is None or not 1 <= seconds <= most:
+        allowed = f"1 to {most:f} seconds"
+        why = "a whole number of seconds is expected" if seconds is None else f"{for_input} cannot have that length"
         with findings.noting():
-            raise refused(name, value, "a whole number of seconds is expected", "Give the length of the input.")
+            raise refused(name, value, why, f"Allowed here, as the length of {for_input}: {allowed}.", (allowed,))
         return None
     return Decimal(seconds)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Billed, Endpoint, Price, Sound
     from kling_mcp.catalog.plan import Plan
 
-__all__ = ["Quote", "quote", "quote_plan"]
+__all__ = ["Quote", "price_span", "quote", "quote_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,23 @@ def quote(
         sources=tuple(_source(price) for price in reversed(endpoint.prices)),
         warnings=tuple(warnings),
         needs_max_cost=not endpoint.tiers_known,
+    )
+
+
+def price_span(endpoint: Endpoint) -> tuple[Decimal, Decimal] | None:
+    """The least and the most that a job can cost, in US dollars; None where no price is known."""
+    if not endpoint.prices:
+        return None
+    lengths = endpoint.length.lengths if endpoint.length else (0,)
+    case = endpoint.billed[-1] if endpoint.billed else None
+    limits = {name: endpoint.arguments[name].limits for name in endpoint.measured(case)} if case else {}
+    least = {name: (limit and limit.min_seconds) or Decimal(1) for name, limit in limits.items()}
+    most = {name: (limit and limit.max_seconds) or Decimal(1) for name, limit in limits.items()}
+    newest = endpoint.prices[-1]
+    return (
+        _counted(endpoint, case, lengths[0], least, {}).expected * min(newest.rates),
+        _counted(endpoint, case, lengths[-1], most, {}).most
+        * max(rate for price in endpoint.prices for rate in price.rates),
     )
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kling_mcp.catalog.models import TOOLS
+from kling_mcp.catalog.values import show
 from kling_mcp.errors import ArgumentFault
 from kling_mcp.json_types import is_object, items_of, members_of
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["check", "of_lengths"]
 
 Given: TypeAlias = Mapping[str, object]
+
+_PART: Final = re.compile(r"(\w+)|\[(\d+)\]")
 
 
 def check(catalog: Catalog, endpoint: Endpoint, given: Given, findings: ValidationReport) -> None:
@@ -85,7 +88,16 @@ class _Case:
         if rule.level == "warn":
             self.findings.warnings.append(f"{what} {rule.say}".strip())
             return
-        self.findings.faults.append(ArgumentFault(f"{what} {rule.say}".strip(), next_step, field, allowed=allowed))
+        value = self._value_at(field)
+        self.findings.faults.append(ArgumentFault(f"{what} {rule.say}".strip(), next_step, field, value, allowed))
+
+    def _value_at(self, path: str) -> str | None:
+        """What was given there, short enough to be shown."""
+        found: object = self.given
+        for name, index in _PART.findall(path):
+            members = items_of(found)
+            found = members_of(found).get(name) if name else next(iter(members[int(index) :]), None)
+        return None if found is None else show(found)
 
 
 def _spread(members: list[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -137,7 +149,9 @@ def _value(rule: Rule, case: _Case) -> None:
     for selector in rule.of:
         for path, value in case.select(selector):
             if value == rule.value:
-                case.broken(rule, path, f"{path} is {value}.", f"Give another {path}.")
+                argument = case.endpoint.arguments.get(selector)
+                others = tuple(choice for choice in argument.choices if choice != value) if argument else ()
+                case.broken(rule, path, f"{path} is {value}.", f"Give another {path}.", others)
 
 
 def _together(rule: Rule, case: _Case) -> None:

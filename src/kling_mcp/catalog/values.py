@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ValidationReport",
+    "also_called",
     "choice",
     "is_given",
     "nearest",
@@ -327,14 +328,19 @@ def span(lengths: tuple[int, ...]) -> str:
     return " or ".join(str(length) for length in lengths)
 
 
+def also_called(name: str, names: Iterable[str]) -> str | None:
+    """The one of *names* that *name* is, or is called elsewhere."""
+    known = list(names)
+    spelt = _spelt(name)
+    if spelt in known:
+        return spelt
+    return next((meant for meant in known if spelt in _also_called().get(meant, [])), None)
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of *names* that *name* may have been meant to be."""
     known = list(names)
-    spelt = _spelt(name)
-    for meant in known:
-        if spelt == meant or spelt in _also_called().get(meant, []):
-            return meant
-    return next(iter(difflib.get_close_matches(spelt, known, n=1, cutoff=0.7)), None)
+    return also_called(name, known) or next(iter(difflib.get_close_matches(_spelt(name), known, n=1, cutoff=0.7)), None)
 
 
 def refused(
@@ -366,7 +372,7 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
         case "video":
             return _video(value, path)
         case "audio":
-            return _address(value, path, _NAMED["audio"])
+            return _audio(value, path)
         case "number":
             return _number(argument, value, path)
         case "choice":
@@ -409,6 +415,13 @@ def _video(value: object, path: str) -> str:
         raise refused(path, value, "this is a picture, and a video is expected", f"Give {_NAMED['video']}.")
     if not given.lower().startswith("data:") and _VIDEO.fullmatch(given):
         return f"kling://jobs/{job_id_in(given)}/video"
+    return given
+
+
+def _audio(value: object, path: str) -> str:
+    given = _address(value, path, _NAMED["audio"])
+    if _LAST_FRAME.fullmatch(given) or given.lower().startswith("data:image/"):
+        raise refused(path, value, "this is a picture, and sound is expected", f"Give {_NAMED['audio']}.")
     return given
 
 

@@ -96,7 +96,7 @@ def build(
     runtime: Runtime | None = None,
     open_fal: Callable[[Settings], Fal] | None = None,
     open_ledger: Callable[[], Ledger] | None = None,
-    tools: Mapping[str, Tool] = TOOLS,
+    tools: Mapping[str, Tool] | None = None,
     task_source: tasks.TaskSource | None = None,
     notifier: ChangeNotifier | None = None,
 ) -> KlingServer:
@@ -108,11 +108,13 @@ def build(
         runtime: Clock, pauses, ids and chance.
         open_fal: Makes the client of fal.ai.
         open_ledger: Opens the ledger.
-        tools: What can be called, by name, in the order of `tools/list`.
+        tools: What can be called, by name, in the order of `tools/list`; the chosen toolsets if not given.
         task_source: Where tasks are kept; the jobs themselves if not given.
         notifier: Tells clients of changes.
     """
     changes = notifier or ChangeNotifier()
+    chosen = {name: tool for name, tool in TOOLS.items() if tool.toolset in settings.toolsets}
+    offered = chosen if tools is None else tools
 
     @asynccontextmanager
     async def lifespan(_: Server[AppContext]) -> AsyncGenerator[AppContext]:
@@ -125,7 +127,7 @@ def build(
             service.store.subscribe(changes.job_changed)
             service.in_background(_warm, service)
             server.service = service
-            yield AppContext(known, service)
+            yield AppContext(known, service, offered)
 
     server = KlingServer(
         _NAME,
@@ -140,8 +142,8 @@ def build(
             "prompts/list": CacheHint(_HOUR_MS, "public"),
             "resources/templates/list": CacheHint(_HOUR_MS, "public"),
         },
-        on_list_tools=partial(list_tools, tools),
-        on_call_tool=partial(call_tool, tools),
+        on_list_tools=partial(list_tools, offered),
+        on_call_tool=partial(call_tool, offered),
         on_list_resources=changes.list_resources,
         on_list_resource_templates=resources.list_templates,
         on_read_resource=resources.read_resource,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote_plan
+from kling_mcp.catalog.values import choice
 from kling_mcp.errors import FalUnreachable, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.server import confirm, models, tasks
 from kling_mcp.server.arguments import read
@@ -89,12 +90,15 @@ async def _estimate_cost(call: Call) -> Answer:
 
 
 async def _list_models(call: Call) -> Answer:
-    catalog, name = call.app.catalog, read(call.arguments, ListModels).model
-    if name is None:
-        every = models.overview(catalog)
+    catalog, given = call.app.catalog, read(call.arguments, ListModels)
+    mode = None
+    if given.mode is not None:
+        mode = catalog.modes[choice(given.mode, "mode", catalog.modes)]
+    if given.model is None:
+        every = models.overview(catalog, call.app.tools, mode)
         return result(f"{len(every.models)} models; the default is {every.default}.", every)
-    one = models.in_full(catalog.model(name))
-    return result(f"{one.title}: {one.summary}", one)
+    one = models.in_full(catalog.all_of(given.model, mode))
+    return result(f"{one.title}, {one.mode}: {one.summary}", one)
 
 
 async def _get_job(call: Call) -> Answer:
@@ -144,6 +148,7 @@ async def _resolve_job(call: Call) -> Answer:
 HANDLERS: Final[Mapping[str, Callable[[Call], Awaitable[Answer]]]] = {
     "image_to_video": lambda call: _make_video(call, "image_to_video"),
     "multi_shot_video": lambda call: _make_video(call, "multi_shot_video"),
+    "text_to_video": lambda call: _make_video(call, "text_to_video"),
     "estimate_cost": _estimate_cost,
     "list_models": _list_models,
     "get_job": _get_job,
@@ -151,5 +156,10 @@ HANDLERS: Final[Mapping[str, Callable[[Call], Awaitable[Answer]]]] = {
     "list_jobs": _list_jobs,
     "cancel_job": _cancel_job,
     "resolve_job": _resolve_job,
+    "reference_to_video": lambda call: _make_video(call, "reference_to_video"),
+    "edit_video": lambda call: _make_video(call, "edit_video"),
+    "motion_control": lambda call: _make_video(call, "motion_control"),
+    "lip_sync": lambda call: _make_video(call, "lip_sync"),
+    "talking_avatar": lambda call: _make_video(call, "talking_avatar"),
 }
 """By the name of the tool."""

@@ -10,7 +10,7 @@ import mcp_types as t
 from kling_mcp.server.call_budget import CALL_SECONDS, CallBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from mcp.server.context import ServerRequestContext
 
@@ -25,10 +25,11 @@ Answer = t.CallToolResult | t.InputRequiredResult | dict[str, Any]
 
 
 class AppContext:
-    """What every request works with, for as long as the server serves."""
+    """What every request works with, for as long as the server serves; *tools* are the names of those offered."""
 
-    def __init__(self, catalog: Catalog, service: JobService) -> None:
+    def __init__(self, catalog: Catalog, service: JobService, tools: Collection[str]) -> None:
         self.catalog = catalog
+        self.tools = tools
         self.service = service
         self.store = service.store
         self.settings = service.settings

@@ -36,7 +36,8 @@ _JobId = Annotated[str, Field(description="Job id.")]
 class ListModels(Input):
     """Of `list_models`."""
 
-    # No enum: an unknown name is refused as such, with the nearest one.
+    # No enums: an unknown name is refused as such, with the nearest one.
+    mode: str | None = Field(None, description="Such as text-to-video.")
     model: str | None = Field(None, description="One model in full.")
 
 
@@ -57,7 +58,9 @@ class ViewVideo(Input):
 class ListJobs(Input):
     """Of `list_jobs`."""
 
-    state: Literal[State, "open"] | None = Field(None, description="Only these; open: not ended.")
+    state: Literal[State, "open"] | None = Field(
+        None, description=f"{', '.join(get_args(State))}, or open (not ended)."
+    )
     limit: int = Field(_JOBS, ge=1, le=_MOST_JOBS, description=f"1 to {_MOST_JOBS} (default {_JOBS}).")
     cursor: str | None = Field(None, description="next_cursor of the page before.")
 
@@ -73,7 +76,7 @@ class ResolveJob(Input):
 
     job_id: _JobId
     outcome: Literal["charged", "not_charged"] = Field(description="What the user saw at fal.ai.")
-    request_id: str | None = Field(None, description="With charged: fal.ai's request id, to fetch the video.")
+    request_id: str | None = Field(None, description="With charged: fal.ai's id, to fetch the video.")
 
 
 def input_schema(model: type[Input]) -> Schema:

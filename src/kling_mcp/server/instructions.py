@@ -25,10 +25,10 @@ def instructions(settings: Settings, *, shows_videos: bool = SHOWS_VIDEOS) -> st
         else "or data: URIs"
     )
     first = (
-        "Kling videos on fal.ai. image_to_video and multi_shot_video spend money and answer with a job_id in seconds; "
-        "the video takes 1.5 to 10 minutes. get_job with that job_id and wait_seconds 45 waits for it, and can be "
-        "called again. estimate_cost gives the price first, for free. A paid call is not repeated: the same call gives "
-        "the same job, and take 2 is a new charge."
+        "Kling videos on fal.ai. image_to_video, text_to_video and multi_shot_video spend money and answer with a "
+        "job_id in seconds; the video takes 1.5 to 10 minutes. get_job with that job_id and wait_seconds 45 waits for "
+        "it, and can be called again. estimate_cost gives the price first, for free. A paid call is not repeated: the "
+        "same call gives the same job, and take 2 is a new charge."
     )
     rest = (
         f" Jobs go on without the conversation; list_jobs finds them again. Finished videos {where}. "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import mcp_types as t
 from mcp.shared.exceptions import MCPError
 
+from kling_mcp.catalog.models import JOB_TOOLS
 from kling_mcp.errors import KlingError, LedgerUnavailable, UnknownJob, UnknownModel
 from kling_mcp.ids import job_id_in
 from kling_mcp.jobs.job import ENDED
@@ -129,7 +130,7 @@ async def read_resource(
 async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
     match uri:
         case "kling://models":
-            return _json(uri, models.overview(app.catalog), _LONG_MS)
+            return _json(uri, models.overview(app.catalog, JOB_TOOLS), _LONG_MS)
         case "kling://pricing":
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
@@ -143,7 +144,7 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
         case _:
             pass
     if match := _MODEL.fullmatch(uri):
-        return _json(uri, models.in_full(app.catalog.model(match[1])), _LONG_MS)
+        return _json(uri, models.in_full(app.catalog.all_of(match[1])), _LONG_MS)
     if match := _JOB.fullmatch(uri):
         job_id = job_id_in(match[1])
         job = await app.call_budget().within(lambda: app.store.get(job_id))

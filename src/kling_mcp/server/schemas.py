@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Argument, Catalog, Endpoint, Tool
 
 __all__ = [
-    "FIRST",
     "LONGEST_WAIT_SECONDS",
     "MOST_TAKES",
     "WAIT",
@@ -39,24 +38,29 @@ LONGEST_WAIT_SECONDS: Final = 45
 
 MOST_TAKES: Final = 99
 
-FIRST: Final = "image_to_video"
-"""The tool whose limits are given in numbers too."""
-
-_SOURCES: Final = (
-    "https URL, path, data: URI or kling://jobs/{job_id}/last-frame."
+_SOURCES: Final[Mapping[str, str]] = {
+    "picture": "https URL, path, data: URI or kling://jobs/{job_id}/last-frame."
     if SHOWS_VIDEOS
-    else "https URL, path or data: URI."
-)
+    else "https URL, path or data: URI.",
+    "video": "https URL, path, data: URI or kling://jobs/{job_id}/video.",
+    "audio": "https URL, path or data: URI.",
+}
+
+_SHORT_SOURCES: Final[Mapping[str, str]] = {
+    "picture": "URL or path.",
+    "video": "https URL.",
+    "audio": "https URL.",
+}
 
 
-WAIT: Final = f"Seconds, 0 (default) to {LONGEST_WAIT_SECONDS}."
+WAIT: Final = f"0 (default) to {LONGEST_WAIT_SECONDS}."
 """Of `wait_seconds`, which has no limits in numbers: a call that asks for more waits the longest."""
 
 _OURS: Final[dict[str, Schema]] = {
     "max_cost_usd": {"type": "number", "description": "Most the user agreed to, in USD."},
     "take": {
         "type": "integer",
-        "description": f"1 (default): same call, same job; 2 to {MOST_TAKES}: new charge.",
+        "description": f"1 (default) to {MOST_TAKES}: another is a new charge.",
     },
     "wait_seconds": {"type": "integer", "description": WAIT},
 }
@@ -73,39 +77,89 @@ def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()
     return {"type": "object", "properties": dict(properties), **({"required": needed} if needed else {})}
 
 
-def job_schema(catalog: Catalog, tool: Tool) -> Schema:
-    """The input of a tool that starts a job, over all models that it can use."""
+def job_schema(catalog: Catalog, tool: Tool, *, short: bool = False) -> Schema:
+    """
+    The input of a tool that starts a job, over all models that it can use.
+
+    Args:
+        short: Whether to leave out what some models take otherwise, members of lists in words, long lists of values,
+            and ``take`` and ``wait_seconds``; every call is read as if they were listed.
+    """
     suitable = _endpoints_for(catalog, tool)
+    usual = catalog.default_of(*modes_of(catalog, tool)).model
     properties: dict[str, Schema] = {}
     required: list[str] = []
-    models = f"Default {catalog.default.model}"
+    said: set[str] = set()
+    models = f"Default {usual}"
     for name, accepting in _arguments(suitable).items():
-        argument = accepting[0].arguments[name]
-        if tool not in argument.tools:
+        accepting = [one for one in accepting if tool in one.arguments[name].tools]
+        if not accepting:
             continue
-        words = [_SOURCES] if argument.kind == "picture" and argument.required else []
+        argument = accepting[0].arguments[name]
+        always = len(accepting) == len(suitable) and all(one.arguments[name].required for one in accepting)
+        words: list[str] = []
+        if argument.kind in _SOURCES and argument.kind not in said and not argument.many:
+            words.append((_SHORT_SOURCES if short else _SOURCES)[argument.kind])
+            said.add(argument.kind)
+        if argument.required and not always:
+            words.append(_instead_of(argument, suitable, accepting))
         if tool == argument.tools[0]:
             words += _accepted_by(catalog, suitable, accepting)
         else:
             # The first tool says which models take each argument; here, which one takes all.
-            models = f"Default {catalog.default.model}; {_most_capable(suitable, tool)} takes every argument"
-        properties[name] = _property(catalog, name, accepting, words)
-        if len(accepting) == len(suitable) and all(one.arguments[name].required for one in accepting):
+            models = f"Default {usual}; {_most_capable(suitable, tool)} takes every argument"
+        if short:
+            properties[name] = _in_short(accepting, name, words)
+        else:
+            properties[name] = _property(catalog, name, accepting, words)
+        if always:
             required.append(name)
-    names = [endpoint.model for endpoint in catalog.endpoints if endpoint in suitable]
-    if tool == FIRST:
-        properties["model"] = {"type": "string", "enum": names, "description": f"{models}."}
-    else:
+    if len(_models(suitable)) > 1:
         properties["model"] = {"type": "string", "description": f"{_tiers(suitable)}. {models}."}
-    return object_schema(properties | _OURS, required)
+    ours = {"max_cost_usd": _OURS["max_cost_usd"]} if short else _OURS
+    return object_schema(properties | _OWN.get(tool, {}) | ours, required)
+
+
+def _in_short(accepting: list[Endpoint], name: str, words: Iterable[str]) -> Schema:
+    argument = accepting[0].arguments[name]
+    schema = _typed([endpoint.arguments[name] for endpoint in accepting])
+    if len(schema.get("enum", ())) > _MOST_LISTED:
+        del schema["enum"]
+    for member in schema.get("items", {}).get("properties", {}).values():
+        member.pop("description", None)
+    return schema | {"description": " ".join([argument.description, *words])}
+
+
+_MOST_LISTED: Final = 12
+
+
+def _instead_of(argument: Argument, suitable: list[Endpoint], accepting: list[Endpoint]) -> str:
+    """What a call is without an argument that only one of a tool's modes needs."""
+    others = {one.when for one in suitable if one not in accepting and one.when}
+    if others:
+        return f"Or {' and '.join(sorted(others))}."
+    return "Left out: from text alone." if argument.kind == "picture" else ""
+
+
+_OWN: Final[Mapping[str, dict[str, Schema]]] = {
+    "edit_video": {
+        "mode": {
+            "type": "string",
+            "description": "edit (default): changes the video. reference: a new shot in its manner.",
+        }
+    },
+}
+"""Arguments of one tool that are not sent to fal.ai."""
 
 
 def estimate_schema(catalog: Catalog) -> Schema:
     """The arguments of `estimate_cost` that set the price; it accepts any other argument of a job too."""
-    accepting = _arguments(catalog.endpoints)
-    tools = {"type": "string", "description": "image_to_video or multi_shot_video; default by the arguments."}
+    accepting = _arguments(catalog.of(*modes_of(catalog, "multi_shot_video")))
+    tools = {"type": "string", "description": "Default by the arguments."}
     model = {"type": "string", "description": f"Such as {catalog.default.model}; omit to compare all."}
     properties = {name: _property(catalog, name, accepting[name]) for name in _SETS_THE_PRICE if name in accepting}
+    if "voice_ids" in properties:
+        properties["voice_ids"]["description"] = "1 or 2; cost extra."
     if "shots" in properties:
         shot = properties["shots"]["items"]
         properties["shots"]["items"] = object_schema({"duration": shot["properties"]["duration"]})

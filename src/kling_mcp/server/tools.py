@@ -25,9 +25,9 @@ from kling_mcp.server.context import Answer, AppContext, Call
 from kling_mcp.server.eras import shows_forms
 from kling_mcp.server.models import price_range
 from kling_mcp.server.results import refusal
-from kling_mcp.server.schemas import FIRST, estimate_schema, in_words, job_schema
+from kling_mcp.server.schemas import estimate_schema, in_words, job_schema
 from kling_mcp.server.ui import page
-from kling_mcp.server.views import EstimateView, JobsView, JobView, ModelsView, View
+from kling_mcp.server.views import EstimateView, JobsView, JobView, ModesView, View
 from kling_mcp.texts import unencodable
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.catalog.models import Catalog
     from kling_mcp.server.schemas import Schema
+    from kling_mcp.settings import Toolset
 
 __all__ = ["TOOLS", "Tool", "call_tool", "list_tools"]
 
@@ -50,6 +51,7 @@ class Tool:
 
     Attributes:
         takes: Its input: a model, or the schema of what fal.ai's endpoints take.
+        toolset: The set that must be chosen for it to be offered.
         gives: Its result; None where it has no structured half.
         shown: Whether hosts that can show the job's page beside the result.
         run: What a call does; by default, what `calls` has under its name.
@@ -62,6 +64,7 @@ class Tool:
     annotations: t.ToolAnnotations
     takes: type[inputs.Input] | Callable[[Catalog], Schema]
     gives: type[View] | None
+    toolset: Toolset = "core"
     shown: bool = False
     run: Callable[[Call], Awaitable[Answer]] | None = None
 
@@ -81,11 +84,14 @@ class Tool:
         meta = dict(page.TOOL_META) if self.shown else {}
         if self.spends and asked_by_host:
             meta["anthropic/requiresUserInteraction"] = True
+        description = self.description
+        if "{prices}" in description:
+            description = description.replace("{prices}", price_range(catalog, self.name))
         return t.Tool(
             name=self.name,
             title=self.title,
-            description=self.description.replace("{prices}", price_range(catalog)),
-            input_schema=schema if self.name == FIRST else in_words(schema),
+            description=description,
+            input_schema=in_words(schema),
             # Of a view only that it is an object: many of its members can be null, and a host that meets a list of
             # types drops the tool. That results fit the whole of their views is tested.
             output_schema={"type": "object"} if self.gives else None,
@@ -168,9 +174,8 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="image_to_video",
             title="Image to video",
-            description="Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture and "
-            "answers with a job_id in seconds. The video takes 1.5 to 10 minutes, goes on without the conversation and "
-            "is saved on this machine.",
+            description="Spends money: {prices} a video. Starts a Kling job on fal.ai that animates a picture; answers "
+            "with a job_id in seconds. The video takes 1.5 to 10 minutes and is saved on this machine.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="image_to_video"),
             gives=JobView,
@@ -179,9 +184,18 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="multi_shot_video",
             title="Multi-shot video",
-            description="Spends money, by the sum of the shots: as image_to_video, for one video of up to six shots.",
+            description="Spends money, by the sum of the shots: as image_to_video, with up to six shots.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="multi_shot_video"),
+            gives=JobView,
+            shown=True,
+        ),
+        Tool(
+            name="text_to_video",
+            title="Text to video",
+            description="Spends money: as image_to_video, without a picture.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="text_to_video"),
             gives=JobView,
             shown=True,
         ),
@@ -197,15 +211,15 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="list_models",
             title="List models",
-            description="Free. The Kling models with prices and abilities, or one of them in full.",
+            description="Free. The Kling models with prices and abilities, or one in full.",
             annotations=_READS,
             takes=inputs.ListModels,
-            gives=ModelsView,
+            gives=ModesView,
         ),
         Tool(
             name="get_job",
             title="Get job",
-            description="Free. State, cost and arguments of a job, and its finished video; waits up to wait_seconds.",
+            description="Free. State, cost and arguments of a job, and its video; waits up to wait_seconds.",
             annotations=_READS,
             takes=inputs.GetJob,
             gives=JobView,
@@ -214,7 +228,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="view_video",
             title="View video",
-            description="Free. Frames of a finished, saved video on one JPEG, each with its time and shot.",
+            description="Free. Frames of a saved video on one JPEG, each with its time and shot.",
             annotations=_READS,
             takes=inputs.ViewVideo,
             gives=None,
@@ -222,7 +236,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="list_jobs",
             title="List jobs",
-            description="Free. The jobs of this machine, newest first, also of earlier conversations.",
+            description="Free. Jobs of this machine, newest first, also of earlier conversations.",
             annotations=_READS,
             takes=inputs.ListJobs,
             gives=JobsView,
@@ -235,7 +249,6 @@ TOOLS: Final[dict[str, Tool]] = {
             annotations=_ENDS,
             takes=inputs.CancelJob,
             gives=JobView,
-            shown=True,
         ),
         Tool(
             name="resolve_job",
@@ -245,6 +258,55 @@ TOOLS: Final[dict[str, Tool]] = {
             annotations=_SETTLES,
             takes=inputs.ResolveJob,
             gives=JobView,
+        ),
+        Tool(
+            name="reference_to_video",
+            title="Reference to video",
+            description="Spends money: as image_to_video, with pictures or elements that the prompt names.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="reference_to_video"),
+            gives=JobView,
+            toolset="reference",
+            shown=True,
+        ),
+        Tool(
+            name="edit_video",
+            title="Edit video",
+            description="Spends money, by the seconds of the video ({prices}): changes it as the prompt says, or "
+            "makes a new shot after it.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="edit_video", short=True),
+            gives=JobView,
+            toolset="edit",
+        ),
+        Tool(
+            name="motion_control",
+            title="Motion control",
+            description="Spends money, by the seconds of the video ({prices}): the person of the image moves as in the "
+            "video.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="motion_control", short=True),
+            gives=JobView,
+            toolset="edit",
+        ),
+        Tool(
+            name="lip_sync",
+            title="Lip sync",
+            description="Spends money, by the seconds of the video ({prices}): moves its lips to an audio, or to text "
+            "that a voice speaks.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="lip_sync", short=True),
+            gives=JobView,
+            toolset="edit",
+        ),
+        Tool(
+            name="talking_avatar",
+            title="Talking avatar",
+            description="Spends money, by the seconds of the audio ({prices}): the person of the image speaks it.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="talking_avatar", short=True),
+            gives=JobView,
+            toolset="edit",
         ),
     )
     if SHOWS_VIDEOS or tool.name != "view_video"

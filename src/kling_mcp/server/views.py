@@ -398,17 +398,19 @@ class ConfirmationView(View):
 
 
 class PriceView(View):
-    """What one source said at one time that a second of finished video costs, by tier."""
+    """What one source said at one time that a job costs: a second of it by tier, or the call."""
 
     as_of: str
     source: str
     usd_per_second: dict[str, float]
+    usd_per_call: float | None = None
 
     @classmethod
     def of(cls, price: Price) -> Self:
         """*price* as JSON numbers."""
         rates = {str(tier): usd(rate) for tier, rate in price.usd_per_second.items()}
-        return cls(as_of=price.as_of, source=price.source, usd_per_second=rates)
+        call = None if price.usd_per_call is None else usd(price.usd_per_call)
+        return cls(as_of=price.as_of, source=price.source, usd_per_second=rates, usd_per_call=call)
 
 
 class PricesView(View):
@@ -416,7 +418,7 @@ class PricesView(View):
 
     currency: str
     unit: str
-    models: dict[str, list[PriceView]]
+    models: dict[str, dict[str, list[PriceView]]]
 
 
 class ModelRow(View):
@@ -427,28 +429,44 @@ class ModelRow(View):
     summary: str
     endpoint: str
     usd_per_second: dict[str, float]
+    usd_per_call: float | None
     video_seconds: str
     sound: str
     takes: list[str]
     expected_seconds_for_5_s: int | None
 
 
-class ModelsView(View):
-    """Every model in a few words."""
+class ModesView(View):
+    """What each model can do, with price and lengths; and the tools of each mode."""
 
+    default: str
+    modes: dict[str, list[str]]
+    models: dict[str, dict[str, str]]
+    more: str | None
+
+
+class ModelsView(View):
+    """Every model of a mode in a few words."""
+
+    mode: str
+    tools: list[str]
     default: str
     models: list[ModelRow]
 
 
 class ModelView(ModelRow):
-    """A model with everything that the catalog knows of it."""
+    """A model's endpoint with everything that the catalog knows of it."""
 
+    mode: str
+    tools: list[str]
+    other_modes: list[str]
     prices: list[PriceView]
     arguments: dict[str, str]
     input_schema: dict[str, Any]
     limits: dict[str, dict[str, Any]]
     timing: str | None
     sources: list[str]
+    alternatives: list[dict[str, Any]]
 
 
 Sound = Literal["on", "off", "always", "never"]
