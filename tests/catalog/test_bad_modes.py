@@ -210,7 +210,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (ESTIMATE, {"tool": AVATAR, "duration": 301}, "duration", ("as the length of audio: 1 to 300 seconds",)),
     (ESTIMATE, {"tool": LIPS, "duration": 0}, "duration", ("1 to 10 seconds",)),
     (ESTIMATE, {"tool": VOICE, "model": "o3-pro"}, "model", ("which create_voice cannot use",)),
-    (ESTIMATE, {"tool": EDIT, "mode": "referenc"}, "mode", ("The nearest is reference.",)),
+    (ESTIMATE, {"tool": EDIT, "mode": "references"}, "mode", ("The nearest is reference.",)),
     # The new names where they do not belong
     ("image_to_video", {"audio": True}, "audio", ("The nearest is generate_audio", "an argument of lip_sync")),
     ("image_to_video", {"audio": SOUND}, "audio", ("image_to_video does not take audio; talking_avatar does",)),
