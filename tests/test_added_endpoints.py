@@ -14,11 +14,12 @@ from mcp.client.client import Client
 
 from kling_mcp.catalog.added import added_endpoints
 from kling_mcp.catalog.models import Catalog, load
+from kling_mcp.catalog.plan import plan
 from kling_mcp.commands import catalog as check
 from kling_mcp.commands.demo import _film
 from kling_mcp.commands.doctor import examine
 from kling_mcp.commands.endpoints import add, remove
-from kling_mcp.errors import SettingsError
+from kling_mcp.errors import InvalidArguments, SettingsError
 from kling_mcp.server.app import build
 from kling_mcp.settings import Secret, Settings
 from kling_mcp.simulator.app import Simulator
@@ -337,6 +338,11 @@ async def test_kling_4_goes_from_its_document_to_a_saved_video(folder: Path, tmp
                 "wait_seconds": 45,
             }
             second = (await client.call_tool("multi_shot_video", shots)).structured_content
+        assert await anyio.to_thread.run_sync(lambda: remove(settings(), "kling-v4", "image-to-video")) == 0
+        async with serving(simulator) as urls, Client(build(server(tmp_path, urls))) as client:
+            unknown = await client.call_tool("estimate_cost", {"model": "kling-v4"})
+            later = (await client.call_tool("get_job", {"job_id": job["job_id"] if job else ""})).structured_content
+            every = (await client.call_tool("list_jobs", {})).structured_content
 
     assert {"middle_image_urls", "resolution"} <= listed["image_to_video"].input_schema["properties"].keys()
     assert price is not None
@@ -365,6 +371,21 @@ async def test_kling_4_goes_from_its_document_to_a_saved_video(folder: Path, tmp
         assert done is not None
         assert done["state"] == "completed", done["error"]
         assert done["video"]["saved_to"] is not None
+        assert done["sound"] is None
+    assert unknown.is_error
+    assert later is not None
+    assert (later["state"], later["model"], later["video"]) == ("completed", "kling-v4", job and job["video"])
+    assert every is not None
+    assert [one["model"] for one in every["jobs"]] == ["kling-v4", "kling-v4"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_sound_cannot_be_chosen_where_fal_says_nothing_of_it(folder: Path, wanted: bool) -> None:
+    adding()
+    call = {"model": "kling-v4", "image": IMAGE, "prompt": "A door.", "generate_audio": wanted}
+
+    with pytest.raises(InvalidArguments, match=r"kling-v4 may make sound or not, which fal\.ai does not say"):
+        plan(added_endpoints(folder.parent).catalog, "image_to_video", call)
 
 
 @pytest.mark.anyio

@@ -24,13 +24,15 @@ import pytest
 from mcp.client.client import Client
 
 import kling_mcp
-from kling_mcp.catalog.models import load
+from kling_mcp.catalog.derive import derive
+from kling_mcp.catalog.models import load, read_endpoint
 from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.cli import run
 from kling_mcp.server.app import build
 from kling_mcp.settings import Settings
 from tests import docs_blocks
+from tests.catalog.documents import KLING_4, document
 from tests.docs_blocks import README, ROOT, SERVER
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -216,7 +218,7 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
 
 def test_the_walk_through_for_a_new_endpoint_can_be_walked(tmp_path: Path) -> None:
     """The file of the page, in a folder of its own, is listed, priced and planned."""
-    (text,) = fenced(ROOT / "docs/adding-an-endpoint.md", "json")
+    _, text = fenced(ROOT / "docs/adding-an-endpoint.md", "json")
     data = json.loads(text)
     (tmp_path / f"{data['model']}.json").write_text(text, encoding="utf-8")
 
@@ -232,6 +234,20 @@ def test_the_walk_through_for_a_new_endpoint_can_be_walked(tmp_path: Path) -> No
     assert set(catalog.models) == {*load().models, endpoint.model}
     assert chosen.body == {"image_url": "https://example.com/a.png", "prompt": "A boat drifts.", "duration": "10"}
     assert str(price.estimated_usd) in (ROOT / "docs/adding-an-endpoint.md").read_text(encoding="utf-8")
+
+
+def test_the_prices_that_the_page_adds_to_kling_4_make_its_price() -> None:
+    page = ROOT / "docs/adding-an-endpoint.md"
+    edit, _ = fenced(page, "json")
+    endpoint_id = "kling/v4/image-to-video"
+    found = derive(endpoint_id, document(endpoint_id, KLING_4[endpoint_id]), None, as_of="2026-11-25")
+    endpoint = read_endpoint(json.dumps(found.data | json.loads(edit)).encode(), "edited")
+
+    price = quote(endpoint, seconds=30, audio=None, voice=False, tier="1080p")
+
+    assert price.estimated_usd == price.ceiling_usd
+    assert not price.needs_max_cost
+    assert f"Thirty seconds in 1080p then cost ${price.estimated_usd.normalize():f}" in page.read_text(encoding="utf-8")
 
 
 def test_the_pages_name_every_state_of_a_job_and_every_setting_of_money() -> None:

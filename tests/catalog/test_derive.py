@@ -11,9 +11,10 @@ import pytest
 
 from kling_mcp.catalog import derive as module
 from kling_mcp.catalog.derive import Derived, DeriveError, ListPrice, derive, plain_id
-from kling_mcp.catalog.models import load
+from kling_mcp.catalog.models import Catalog, load
 from kling_mcp.catalog.openapi import schemas_of
-from kling_mcp.catalog.plan import COMMON_ARGUMENTS
+from kling_mcp.catalog.plan import COMMON_ARGUMENTS, plan
+from kling_mcp.errors import InvalidArguments
 from tests.catalog.documents import KLING_4, document
 
 if TYPE_CHECKING:
@@ -149,6 +150,25 @@ def test_an_unknown_field_keeps_its_name_and_is_read_by_its_type(
     assert {key: getattr(argument, key) for key in wanted} == wanted
     assert argument.field == name
     assert [one.partition(":")[0] for one in it.own] == [name]
+
+
+def test_any_json_is_taken_as_it_stands_or_as_text_and_refused_with_its_place() -> None:
+    box = {"type": "object", "properties": {"w": {"type": "integer"}}, "required": ["w"]}
+    fields = {**FIELDS, "size": {"anyOf": [{"type": "string", "enum": ["hd"]}, box]}, "extras": {"type": "object"}}
+    catalog = Catalog((*load().endpoints, derived(fields).endpoint))
+
+    def body(**values: object) -> dict[str, object]:
+        call = {"model": "v9", "image": "https://example.com/a.png", "prompt": "A door.", **values}
+        return plan(catalog, "image_to_video", call).body
+
+    assert body(size="hd")["size"] == "hd"
+    assert body(size='{"w": 3}')["size"] == {"w": 3}
+    assert body(extras={"": False, "b": [1]})["extras"] == {"": False, "b": [1]}
+    assert body(extras='{"b": 1}')["extras"] == {"b": 1}
+    with pytest.raises(InvalidArguments, match=r"size is \{.*\}; v9 does not accept that"):
+        body(size={"w": "wide"})
+    with pytest.raises(InvalidArguments, match=r'extras is "none of it"'):
+        body(extras="none of it")
 
 
 def test_an_unknown_object_is_read_member_by_member_also_through_references() -> None:

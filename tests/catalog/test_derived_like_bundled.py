@@ -181,8 +181,10 @@ class Pair:
 
     def outcome(self, which: str, tool: Tool, call: dict[str, Any]) -> dict[str, object] | None:
         """The body of *call*; None where it is refused."""
+        catalog = self.catalogs[which]
         try:
-            return plan(self.catalogs[which], tool, call).body
+            # Of this endpoint, also where its model has another that the same tool uses.
+            return plan(catalog, tool, call, catalog.by_endpoint_id(self.endpoint.endpoint_id)).body
         except (InvalidArguments, UnknownModel):
             return None
 

@@ -191,7 +191,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str | int, ...], object, str]] = [
     ("a number for a model", O1, ("model",), 9, "model: a text expected, found 9"),
     ("an id that is no path", O1, ("endpoint_id",), "kling", "endpoint_id: a text like"),
     ("an unknown mode", O1, ("mode",), "dream-to-video", "mode: one of image-to-video, text-to-video"),
-    ("an unknown sound", O1, ("sound",), "loud", "sound: one of switchable, always, none, kept expected"),
+    ("an unknown sound", O1, ("sound",), "loud", "sound: one of switchable, always, none, kept, unknown expected"),
     ("an order below zero", O1, ("order",), -1, "order: a whole number expected"),
     ("an order of true", O1, ("order",), True, "order: a whole number expected"),
     ("a default that is a text", O1, ("default",), "yes", "default: true or false expected"),

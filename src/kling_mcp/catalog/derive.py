@@ -111,7 +111,7 @@ def derive(
     arguments.fill(request)
     billed = _billed(known.mode, arguments)
     prices, priceless = _prices(price, as_of, counted=bool(billed) or "length" in arguments.kinds)
-    sound = _sound(arguments.kinds)
+    sound = _sound(arguments.kinds) if made == "video" else "none"
     rules = _rules(arguments.data, arguments.own_names)
     _require_by_tool(rules, arguments.data)
     data: Json = {
@@ -137,7 +137,7 @@ def derive(
         "conflicts": [],
         "notes": [],
     }
-    unknown = [*_unknown(sound, arguments, priced=bool(prices)), *priceless]
+    unknown = [*_unknown(sound, known.mode, priced=bool(prices)), *priceless]
     data["notes"] = [f"Not known: {one}" for one in unknown]
     try:
         endpoint = read_endpoint(json.dumps(data).encode(), "it")
@@ -606,15 +606,14 @@ def _prices(price: ListPrice | None, as_of: str, *, counted: bool) -> tuple[list
 
 
 def _sound(kinds: Mapping[str, str]) -> str:
-    return "switchable" if "sound" in kinds else "kept" if "keep_sound" in kinds else "none"
+    return "switchable" if "sound" in kinds else "kept" if "keep_sound" in kinds else "unknown"
 
 
-def _unknown(sound: str, arguments: _Arguments, *, priced: bool) -> Iterable[str]:
-    switches = {entry.argument for entry in _table().fields.values() if "sound" in entry.kinds}
-    if sound == "none" and not switches & arguments.data.keys():
-        yield "whether its videos have sound; the file says none."
+def _unknown(sound: str, mode: Mode, *, priced: bool) -> Iterable[str]:
+    if sound == "unknown":
+        yield "whether its videos have sound."
     if priced:
         yield "what sound, resolution or other choices add to the price; twice the list price is held."
-    if arguments.mode in _table().billed:
+    if mode in _table().billed:
         yield "how the seconds of what it is given are billed; each is counted once."
     yield "how long a job takes."

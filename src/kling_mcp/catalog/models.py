@@ -94,7 +94,7 @@ TOOLS: Final[Mapping[Mode, tuple[JobTool, ...]]] = {
 """The tools that start a job of each mode."""
 JOB_TOOLS: Final[tuple[JobTool, ...]] = tuple(dict.fromkeys(tool for tools in TOOLS.values() for tool in tools))
 
-Sound: TypeAlias = Literal["switchable", "always", "none", "kept"]
+Sound: TypeAlias = Literal["switchable", "always", "none", "kept", "unknown"]
 ArgumentKind: TypeAlias = Literal[
     "picture",
     "video",

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kling_mcp.catalog.validity import accepts
 from kling_mcp.json_types import is_list, is_object, items_of, members_of
 from kling_mcp.texts import clean
 
@@ -307,7 +308,7 @@ def _copy_values(plain: Mapping[str, object], checked: Json) -> None:
         if is_number(count) and isinstance(count, int) and count >= 0:
             checked[name] = count
     default = _integral(plain.get("default"))
-    if _is_plain(default, _LONGEST_DEFAULT) and _fits(default, checked):
+    if _is_plain(default, _LONGEST_DEFAULT) and accepts(checked, default):
         checked["default"] = default
 
 
@@ -329,14 +330,3 @@ def _is_plain(value: object, longest: int) -> bool:
     if isinstance(value, str):
         return len(value) <= longest and clean(value, longest) == value
     return isinstance(value, bool) or is_number(value)
-
-
-def _fits(value: object, checked: Json) -> bool:
-    # Not at the top: importing jsonschema takes longer than reading the whole catalog.
-    from jsonschema import Draft202012Validator
-
-    return cast("_Validator", Draft202012Validator(checked)).is_valid(value)
-
-
-class _Validator(Protocol):
-    def is_valid(self, instance: object) -> bool: ...

@@ -178,6 +178,8 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint
     _require(catalog, endpoint, job_tool, arguments, given, findings)
     take, max_cost_usd, wait_seconds = _own(arguments, findings)
     audio = _settle_sound(endpoint, given)
+    if endpoint.sound == "unknown":
+        findings.warnings.append(f"Whether videos of {endpoint.model} have sound is not known.")
     _settle_defaults(endpoint, given)
     if certain:
         rules.check(catalog, endpoint, given, findings)
@@ -537,7 +539,8 @@ def _why_not(endpoint: Endpoint, argument: Argument) -> tuple[str, str]:
     if argument.kind == "sound" and keeps is not None:
         return f"{endpoint.model} keeps or drops the sound of its input, as {keeps.name} says: ", keeps.name
     if argument.kind == "sound" and endpoint.result == "video" and endpoint.sound != "switchable":
-        return f"{endpoint.model} {'always makes' if endpoint.sound == 'always' else 'makes no'} sound: ", ""
+        does = {"always": "always makes sound", "unknown": "may make sound or not, which fal.ai does not say"}
+        return f"{endpoint.model} {does.get(endpoint.sound, 'makes no sound')}: ", ""
     return "", ""
 
 
@@ -824,7 +827,9 @@ def _has_voice(arguments: Mapping[str, Argument], given: Mapping[str, object]) -
     for name, value in given.items():
         argument = arguments[name]
         members = items_of(value) if argument.many else [value]
-        if argument.kind == "voice" or any(_has_voice(argument.items, members_of(member)) for member in members):
+        if argument.kind == "voice":
+            return True
+        if argument.items and any(_has_voice(argument.items, members_of(member)) for member in members):
             return True
     return False
 
@@ -906,13 +911,16 @@ def _validator(endpoint: Endpoint) -> _Validator:
 
 def _translated(endpoint: Endpoint, error: ValidationError) -> ArgumentFault:
     path, arguments = "", endpoint.arguments
+    none: Mapping[str, Argument] = {}
     for step in error.absolute_path:
         if isinstance(step, int):
             path += f"[{step}]"
             continue
-        argument = next(argument for argument in arguments.values() if argument.field == step)
-        path += f".{argument.name}" if path else argument.name
-        arguments = argument.items
+        argument = next((argument for argument in arguments.values() if argument.field == step), None)
+        # Inside a value of kind json there are no arguments.
+        name = argument.name if argument else str(step)
+        path += f".{name}" if path else name
+        arguments = argument.items if argument else none
     wanted = f"{error.validator} {show(error.validator_value)}"
     return ArgumentFault(
         f"{path or 'The request'} is {show(error.instance)}; {endpoint.model} does not accept that.",

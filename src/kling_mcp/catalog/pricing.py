@@ -245,6 +245,7 @@ _FLAT_WORDS: Final[Mapping[Sound, str]] = {
     "always": "one rate, audio included",
     "none": "one rate, no audio",
     "kept": "one rate",
+    "unknown": "one rate",
 }
 _TIER_WORDS: Final[Mapping[str, str]] = {
     "audio_off": "audio off",

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kling_mcp.catalog.validity import accepts
 from kling_mcp.decoders import SHOWS_VIDEOS
 from kling_mcp.errors import ArgumentFault, InvalidArguments, UnknownModel
 from kling_mcp.ids import job_id_in, unwrapped
@@ -368,7 +369,7 @@ def _one(argument: Argument, value: object, path: str, findings: ValidationRepor
         case "sound" | "keep_sound" | "flag":
             return _truth(value, path)
         case "json":
-            return value
+            return _json(argument, value)
         case "video":
             return _video(value, path)
         case "audio":
@@ -452,6 +453,15 @@ def _https_url(value: str, path: str) -> str:
         # fal.ai fetches a video itself; only pictures are uploaded from here.
         raise refused(path, value, "an https URL is expected", "Give an https URL that fal.ai can fetch.")
     return address
+
+
+def _json(argument: Argument, value: object) -> object:
+    """*value*, or what it holds as JSON text where the endpoint takes that and not the text."""
+    if isinstance(value, str) and not accepts(argument.value_schema, value):
+        with contextlib.suppress(ValueError, RecursionError):
+            held = _unpacked(value)
+            return held if accepts(argument.value_schema, held) else value
+    return value
 
 
 def _length(argument: Argument, value: object, path: str) -> int:

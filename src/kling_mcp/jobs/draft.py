@@ -73,8 +73,15 @@ class Draft:
             expected_seconds=plan.endpoint.expected_seconds(quote.seconds),
             warnings=(*plan.warnings, *quote.warnings, *_changes(self.frames)),
             nonce=nonce,
-            sound=plan.endpoint.sound == "always" if plan.audio is None else plan.audio,
+            sound=_sound(plan),
         )
+
+
+def _sound(plan: Plan) -> bool | None:
+    """Whether the video has sound; None where that is not known."""
+    if plan.audio is not None:
+        return plan.audio
+    return None if plan.endpoint.sound == "unknown" else plan.endpoint.sound == "always"
 
 
 def _plain(draft: Draft) -> Mapping[str, object]:

@@ -65,6 +65,7 @@ _SOUND: Final[Mapping[Sound, str]] = {
     "always": "with sound",
     "none": "silent",
     "kept": "sound kept on request",
+    "unknown": "sound not known",
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from kling_mcp.catalog.plan import modes_of
 from kling_mcp.catalog.values import span
+from kling_mcp.json_types import members_of
 from kling_mcp.media.optional import SHOWS_VIDEOS
 
 if TYPE_CHECKING:
@@ -237,11 +238,18 @@ def _typed(arguments: list[Argument]) -> Schema:
             items = {name: _typed([item]) | {"description": item.description} for name, item in first.items.items()}
             schema = object_schema(items, [name for name, item in first.items.items() if item.required])
         case "json":
-            # No type: what fits is the endpoint's own, and a list of types makes some hosts drop the tool.
-            schema = {}
+            schema = _of_any_json(first.value_schema)
         case "picture" | "video" | "audio" | "https_url" | "text" | "voice":
             schema = {"type": "string"}
     return {"type": "array", "items": schema} if first.many else schema
+
+
+def _of_any_json(schema: Mapping[str, object]) -> Schema:
+    """One type for what may be of several, or hosts drop the tool: a text, in which JSON is read as such."""
+    kind = schema.get("type")
+    if kind == "array":
+        return {"type": "array", "items": _of_any_json(members_of(schema.get("items")))}
+    return {"type": kind if isinstance(kind, str) else "string"}
 
 
 def _exceptions(catalog: Catalog, name: str, accepting: list[Endpoint]) -> list[str]:
