@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 URI = "ui://kling/job.html"
 EXTENSION = "io.modelcontextprotocol/ui"
 MOST_BYTES = 24_000
-BOUND = {"image_to_video", "multi_shot_video", "get_job", "cancel_job"}
+BOUND = {"image_to_video", "multi_shot_video", "get_job", "text_to_video"}
 META = {
     "ui": {
         "csp": {"resourceDomains": ["https://*.fal.media", "https://fal.media", "https://storage.googleapis.com"]},
