@@ -243,11 +243,20 @@ def test_what_is_billed_by_its_inputs_has_a_longest_that_is_held() -> None:
     known = derived(KLING_4["kling/v4/video-to-video/edit"], "kling/v4/video-to-video/edit").endpoint
     unknown = derived({"image_url": PROMPT, "audio_url": PROMPT}, "kling/sing").endpoint
 
-    assert [case.seconds_of for case in (*known.billed, *unknown.billed)] == [("video",), ("audio",)]
+    assert [case.seconds_of for case in (*known.billed, *unknown.billed)] == [("video", "video"), ("audio",)]
     longest = [one.limits for one in (known.arguments["video"], unknown.arguments["audio"])]
     assert [one and one.max_seconds for one in longest] == [Decimal("30.05"), Decimal(300)]
     assert longest[0] is not None
     assert longest[0].min_fps == 23
+
+
+def test_a_video_whose_seconds_may_be_billed_too_is_warned_of() -> None:
+    endpoint = derived(KLING_4["kling/v4/reference-to-video"], "kling/v4/reference-to-video").endpoint
+    call = {"model": "kling-v4", "prompt": "A door.", "video_urls": ["https://example.com/a.mp4"]}
+
+    it = plan(Catalog((*load().endpoints, endpoint)), "reference_to_video", call)
+
+    assert "What video_urls adds to the price is not known: the job may cost more than is held." in it.warnings
 
 
 # ---- documents that cannot be used

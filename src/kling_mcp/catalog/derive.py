@@ -114,6 +114,7 @@ def derive(
     sound = _sound(arguments.kinds) if made == "video" else "none"
     rules = _rules(arguments.data, arguments.own_names)
     _require_by_tool(rules, arguments.data)
+    rules += _unpriced_videos(known.mode, arguments.data)
     data: Json = {
         "model": model,
         "endpoint_id": endpoint_id,
@@ -574,6 +575,14 @@ def _selects(selector: str, arguments: Mapping[str, object]) -> bool:
     return True
 
 
+def _unpriced_videos(mode: Mode, arguments: Mapping[str, Json]) -> Iterable[Json]:
+    """Warnings of videos whose seconds may be billed too."""
+    for name, argument in arguments.items():
+        if argument["kind"] == "video" and name not in _table().billed.get(mode, ()):
+            said = f"What {name} adds to the price is not known: the job may cost more than is held."
+            yield {"kind": "given", "of": [name], "level": "warn", "say": said}
+
+
 def _billed(mode: Mode, arguments: _Arguments) -> list[Json]:
     """What is paid for where the mode is not paid by the length that the call names."""
     inputs = _table().billed.get(mode, ())
@@ -615,5 +624,5 @@ def _unknown(sound: str, mode: Mode, *, priced: bool) -> Iterable[str]:
     if priced:
         yield "what sound, resolution or other choices add to the price; twice the list price is held."
     if mode in _table().billed:
-        yield "how the seconds of what it is given are billed; each is counted once."
+        yield "how what it is given is billed; of a video that is edited, its seconds are held twice, in and out."
     yield "how long a job takes."

@@ -208,7 +208,7 @@ def _counted(
     said = " + ".join(words)
     if Decimal(int(likely)) != expected:
         said += f", counted as {likely:f} s"
-    return _Counted(int(likely), int(rounded), int(_nearest(video)), said, tuple(warnings))
+    return _Counted(int(likely), int(rounded), int(_nearest(video)), said, tuple(dict.fromkeys(warnings)))
 
 
 def _up(amount: Decimal, step: Decimal) -> Decimal:
