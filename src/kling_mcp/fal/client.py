@@ -24,8 +24,8 @@ class Fal:
     The key goes to the three hosts of the settings; `media` and `public` have none.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._http = FalHttp(settings.hosts, settings.fal_key)
+    def __init__(self, settings: Settings, http: FalHttp | None = None) -> None:
+        self._http = http or FalHttp(settings.hosts, settings.fal_key)
         self.queue = FalQueue(self._http)
         self.storage = FalStorage(self._http, settings.media_hosts)
         self.platform = FalPlatform(self._http)

@@ -14,10 +14,6 @@ import anyio
 from kling_mcp.errors import LedgerUnavailable
 from kling_mcp.fal.client import Fal
 from kling_mcp.fal.http import Deadline, Deadlines, FalHttp
-from kling_mcp.fal.media_client import MediaClient
-from kling_mcp.fal.platform import FalPlatform
-from kling_mcp.fal.queue import FalQueue
-from kling_mcp.fal.storage import FalStorage
 from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -88,11 +84,9 @@ class SwiftFal(Fal):
     def __init__(self, settings: Settings, read_seconds: float) -> None:
         short = Deadline(5, read_seconds, 2 * read_seconds)
         deadlines = Deadlines(submit=short, status=short, result=short, cancel=short, lookup=Deadline(5, 5, 5))
-        self._http = FalHttp(settings.hosts, settings.fal_key, deadlines=deadlines, sleep=_next_to_nothing)
-        self.queue = FalQueue(self._http)
-        self.storage = FalStorage(self._http, settings.media_hosts)
-        self.platform = FalPlatform(self._http)
-        self.media = MediaClient(settings.media_hosts)
+        super().__init__(
+            settings, FalHttp(settings.hosts, settings.fal_key, deadlines=deadlines, sleep=_next_to_nothing)
+        )
 
 
 def swift_runtime(passed: Callable[[str], None], sleep: Callable[[float], Any] | None = None) -> Runtime:
