@@ -49,7 +49,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (TEXT, {"end_image": IMAGE}, "end_image", ("text_to_video does not take end_image", "reference_to_video does")),
     (TEXT, {"images": [IMAGE]}, "images", ("reference_to_video does", "call reference_to_video")),
     (TEXT, {"shots": SHOTS}, "shots", ("multi_shot_video does", "call multi_shot_video")),
-    (TEXT, {"model": "o1-standard"}, "model", ("o1-standard is for image_to_video",)),
+    (TEXT, {"model": "o1-standard"}, "model", ("o1-standard is for image_to_video, reference_to_video",)),
     (TEXT, {"model": "v2.6-standard"}, "model", ("The nearest is v2.6-pro.", "is for motion_control")),
     (TEXT, {"resolution": "4k"}, "resolution", ("the nearest are o3-4k, v3-4k.",)),
     # With references

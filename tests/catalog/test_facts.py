@@ -2,9 +2,8 @@
 Every bundled endpoint against `facts.json`, the figures of fal.ai's published schemas and prices.
 
 The table was written from fal.ai's documents and not from the catalog, so a
-slip in a data file is a difference here. It has endpoints that are not bundled
-yet; those wait. A default, a list of values or a range that the table lacks is
-one that fal.ai does not publish.
+slip in a data file is a difference here. A default, a list of values or a range
+that the table lacks is one that fal.ai does not publish.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kling_mcp.catalog.models import load
+from kling_mcp.catalog.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Argument, Endpoint
 
 FACTS: dict[str, Any] = json.loads(Path(__file__).with_name("facts.json").read_text("utf-8"))
-"""By endpoint id: its fields, those of an older document that are kept besides, and its newest price."""
+"""
+By endpoint id: its fields, those of an older document that are kept besides, and its newest price; what a picture, a
+video or a sound may be; how many images and elements it takes together; how long its video may be by a choice.
+"""
 
 ANY = "any"
 """Instead of a list of values: fal.ai takes any text, and the catalog the values that have a meaning."""
@@ -53,14 +56,19 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def arguments_at(endpoint: Endpoint, path: str) -> list[Argument]:
+    """The arguments that become the field at *path*, the outermost first."""
+    arguments = endpoint.arguments
+    found: list[Argument] = []
+    for step in path.removesuffix("[]").split("[]."):
+        found.append(next(one for one in arguments.values() if one.field == step))
+        arguments = found[-1].items
+    return found
+
+
 def most(endpoint: Endpoint, path: str) -> int | None:
     """How many members the list at *path* may have by the endpoint's rules."""
-    arguments, names = endpoint.arguments, []
-    for step in path.removesuffix("[]").split("[]."):
-        argument = next(one for one in arguments.values() if one.field == step)
-        names.append(argument.name)
-        arguments = argument.items
-    selector = f"{'[].'.join(names)}[]"
+    selector = f"{'[].'.join(one.name for one in arguments_at(endpoint, path))}[]"
     limits = [rule.max for rule in endpoint.rules if rule.kind == "count" and selector in rule.of]
     return min(limits, default=None)
 
@@ -97,6 +105,39 @@ def test_the_newest_price_is_the_one_that_fal_publishes(endpoint: Endpoint) -> N
 
 
 @every_endpoint
+def test_each_picture_video_and_sound_has_the_limits_that_are_published(endpoint: Endpoint) -> None:
+    for path, published in FACTS[endpoint.endpoint_id].get("media", {}).items():
+        limits = arguments_at(endpoint, path)[-1].limits
+        assert limits is not None
+
+        for name, figure in published.items():
+            ours = getattr(limits, name)
+            wanted = Decimal(figure) if isinstance(figure, str) else tuple(figure) if name == "formats" else figure
+            assert ours == wanted, f"{path}: {name}"
+
+
+@every_endpoint
+def test_images_and_elements_are_counted_together(endpoint: Endpoint) -> None:
+    together = FACTS[endpoint.endpoint_id].get("together")
+    if together is None:
+        return
+
+    rules = [rule for rule in endpoint.rules if rule.kind == "total" and not rule.of and rule.level == "refuse"]
+    assert [(set(rule.counts), rule.max) for rule in rules] == [({"images[]", "elements[]"}, together)]
+
+
+@every_endpoint
+def test_the_longest_video_depends_on_the_choice_that_is_published(endpoint: Endpoint) -> None:
+    for path, lengths in FACTS[endpoint.endpoint_id].get("longest", {}).items():
+        (choice,) = arguments_at(endpoint, path)
+        call = {"model": endpoint.model, "image": "https://example.com/a.png", "video": "https://example.com/a.mp4"}
+
+        for value, longest in lengths.items():
+            it = plan(load(), choice.tools[0], {**call, choice.name: value})
+            assert it.longest["video"] == longest
+
+
+@every_endpoint
 def test_a_field_that_is_kept_from_an_older_document_is_taken_with_a_warning(endpoint: Endpoint) -> None:
     def warned(argument: Argument) -> bool:
         return any(
@@ -129,3 +170,4 @@ def test_the_table_has_the_endpoints_that_the_program_is_to_have() -> None:
         "create-voice": 1,
     }
     assert len(FACTS) == sum(counted.values()) - 1
+    assert set(FACTS) == {endpoint.endpoint_id for endpoint in load().endpoints}

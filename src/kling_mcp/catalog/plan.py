@@ -290,11 +290,8 @@ def _named(
         findings.refusal = type(error)
         return None
     if endpoint.mode not in modes:
-        tools = ", ".join(
-            dict.fromkeys(
-                tool for other in catalog.endpoints if other.model == endpoint.model for tool in TOOLS[other.mode]
-            )
-        )
+        own = [other for other in catalog.endpoints if other.model == endpoint.model]
+        tools = ", ".join(other for other in JOB_TOOLS if any(one in _usable(catalog, other) for one in own))
         meant = catalog.same_version(endpoint.model, *modes)
         hint = f"The nearest is {meant}. " if meant else ""
         findings.faults.append(
