@@ -221,6 +221,36 @@ async def test_bytes_never_go_to_a_host_that_is_not_fals(body: object) -> None:
     assert caught.value.billed == "no"
 
 
+BAD_BEGINNINGS: dict[str, dict[str, object]] = {
+    "no upload id": {"uploadId": None},
+    "an upload id that leads elsewhere": {"uploadId": "../../../other"},
+    "a foreign host": {"access_url": "https://evil.example/a"},
+}
+
+
+@pytest.mark.parametrize("name", BAD_BEGINNINGS)
+async def test_parts_never_go_where_they_were_not_meant_to(name: str) -> None:
+    async with RawServer() as server, client(server.url, []) as http:
+        begun = {**stored(server), "uploadId": "u1", **BAD_BEGINNINGS[name]}
+        server.plan = [
+            answer(200, token(server)),
+            answer(200, begun),
+            answer(200, initiated(server)),
+            answer(200, b"", {"ETag": '"1"'}),
+            answer(200),
+        ]
+        uploads = FalStorage(http, (server.host,), now=lambda: NOW_SECONDS, in_parts_above=10)
+        assert await uploads.upload(a_file(PNG, "image/png", "a.png")) == initiated(server)["file_url"]
+
+        _, begin, asked, part, complete = server.received
+    assert (begin.target, begin.body) == ("/media/files/upload/multipart", b"")
+    assert asked.target == "/rest/storage/upload/initiate-multipart?storage_type=fal-cdn-v3"
+    assert (part.method, part.target, part.body) == ("PUT", "/media/put/1/1?sig=s", PNG)
+    assert (complete.method, complete.target) == ("POST", "/media/put/1/complete?sig=s")
+    assert complete.json() == {"parts": [{"partNumber": 1, "etag": '"1"'}]}
+    assert "authorization" not in {*part.headers, *complete.headers}
+
+
 async def test_when_nothing_answers_the_picture_is_said_not_to_be_uploaded() -> None:
     async with RawServer() as server:
         pass

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from kling_mcp import errors
 from kling_mcp.fal.client import Fal
 from kling_mcp.fal.http import FalHttp
 from kling_mcp.fal.media_client import MediaClient
@@ -242,6 +243,90 @@ async def test_an_upload_goes_by_a_signed_address_where_tokens_fail() -> None:
         kinds = [call.kind for call in talk.simulator.requests]
         assert kinds == ["token"] * 3 + ["initiate", "put"]
         assert CANARY_KEY not in repr(talk.simulator.requests[-1].headers)
+
+
+BIG = bytes(range(256)) * 4_000
+"""A megabyte, which is large where the limit is lowered."""
+
+
+def in_parts(talk: Talk) -> FalStorage:
+    """The storage, with parts of a tenth of `BIG`."""
+    return FalStorage(
+        talk.storage._http, talk.storage._hosts, now=talk.clock.now, in_parts_above=len(BIG) - 1, part_bytes=100_000
+    )
+
+
+PART_TROUBLES: dict[str, tuple[list[faults.Fault], int]] = {
+    "none": ([], 11),
+    "each of two parts once": ([faults.nginx(502), faults.DropAfterAccept()], 13),
+    "a part that is not confirmed": ([faults.Answer(200)], 12),
+}
+
+
+@pytest.mark.parametrize("name", PART_TROUBLES)
+async def test_a_large_file_goes_up_in_parts_each_repeated_by_itself(name: str) -> None:
+    troubles, puts = PART_TROUBLES[name]
+    told: list[tuple[int, int]] = []
+    async with talking() as talk:
+        for trouble in troubles:
+            talk.simulator.faults.add("put", trouble)
+        content = a_file(BIG, "video/mp4", "video.mp4")
+        url = await in_parts(talk).upload(content, lifetime_seconds=3600, progress=lambda *sent: told.append(sent))
+
+        stored = talk.simulator.files.by_url(url)
+        assert stored is not None
+        assert (stored.data, stored.content_type) == (BIG, "video/mp4")
+        assert stored.lifecycle == {"expiration_duration_seconds": 3600}
+        assert len(talk.simulator.files) == 1
+        parts = [call for call in talk.simulator.requests if call.kind == "put"]
+        assert len(parts) >= puts
+        assert all(
+            call.headers["authorization"] != f"Key {CANARY_KEY}" for call in parts if "authorization" in call.headers
+        )
+    assert told == sorted(set(told))
+    assert told[-1] == (len(BIG), len(BIG))
+
+
+async def test_a_large_file_goes_by_a_signed_address_where_the_token_does_not_lead_to_the_end() -> None:
+    async with talking() as talk:
+        talk.simulator.faults.add("token", faults.Answer(500), times=None)
+        url = await in_parts(talk).upload(a_file(BIG, "video/mp4", "video.mp4"))
+
+        stored = talk.simulator.files.by_url(url)
+        assert stored is not None
+        assert stored.data == BIG
+        kinds = [call.kind for call in talk.simulator.requests]
+        assert kinds == ["token"] * 3 + ["initiate"] + ["put"] * 11 + ["upload"]
+
+
+async def test_a_part_that_never_arrives_ends_the_upload_with_nothing_in_its_place() -> None:
+    async with talking() as talk:
+        talk.simulator.faults.add("put", faults.nginx(503), times=None)
+        with pytest.raises(errors.FalUnreachable, match="could not be uploaded"):
+            await in_parts(talk).upload(a_file(BIG, "video/mp4", "video.mp4"))
+
+        assert len(talk.simulator.files) == 0
+
+
+async def test_a_file_is_read_piece_by_piece_and_again_for_another_try() -> None:
+    reads: list[tuple[int, int]] = []
+
+    class Watched:
+        content_type, file_name, size = "video/mp4", "video.mp4", 3_000_000
+
+        def read(self, offset: int, count: int) -> bytes:
+            reads.append((offset, count))
+            return bytes(count)
+
+    async with talking() as talk:
+        talk.simulator.faults.add("upload", faults.nginx(502))
+        url = await talk.storage.upload(Watched())
+
+        stored = talk.simulator.files.by_url(url)
+        assert stored is not None
+        assert stored.data == bytes(3_000_000)
+    assert max(count for _, count in reads) <= 1 << 20
+    assert [offset for offset, _ in reads].count(0) == 2
 
 
 async def test_the_client_of_the_settings_reaches_every_part() -> None:

@@ -76,9 +76,12 @@ async def test_a_large_file_comes_in_parts_in_any_order() -> None:
         missing = {"parts": [{"partNumber": 1, "etag": etags[1]}]}
         parts = {"parts": [{"partNumber": number, "etag": etag} for number, etag in etags.items()]}
         refused = await it.http.post(f"{one}/complete", json=missing, headers=bearer(granted))
+        nothing = await it.http.post(f"{one}/complete", content=b"words", headers=bearer(granted))
+        unnamed = await it.http.post(f"{one}/complete", json={"parts": [{}]}, headers=bearer(granted))
         completed = await it.http.post(f"{one}/complete", json=parts, headers=bearer(granted))
 
         assert (refused.status_code, completed.status_code) == (400, 200)
+        assert (nothing.status_code, unnamed.status_code) == (422, 422)
         assert (await it.http.get(begun["access_url"])).content == PICTURE
 
 

@@ -212,8 +212,11 @@ class Storage:
         upload = self._uploads.get(request.path_params["upload_id"])
         if upload is None:
             return _gone()
-        named = [members_of(part) for part in items_of(members_of(json.loads(await request.body())).get("parts"))]
-        wanted = {(int(str(part["partNumber"])), str(part["etag"])) for part in named}
+        try:
+            named = [members_of(part) for part in items_of(members_of(json.loads(await request.body())).get("parts"))]
+            wanted = {(int(str(part["partNumber"])), str(part["etag"])) for part in named}
+        except (ValueError, KeyError):
+            return JSONResponse({"detail": "A list of parts is required"}, 422)
         if wanted != {(number, _etag(data)) for number, data in upload.parts.items()}:
             return JSONResponse({"detail": "Parts do not match"}, 400)
         data = b"".join(upload.parts[number] for number in sorted(upload.parts))
