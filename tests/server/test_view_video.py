@@ -301,7 +301,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 def unmarked(picture: Image.Image) -> Image.Image:
     """The part of a drawn picture that holds no caption and no colour of a shot."""
-    return picture.crop((80, 80, picture.width, picture.height - 90))
+    return picture.crop((150, 150, picture.width, picture.height - 170))
 
 
 async def started(client: Client, call: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Shot:
     """One part of a video: what is shown, and for how many seconds."""
 
     prompt: str
-    seconds: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Job:
         planned = self.ended_at if self.ended_at is not None else now
         lines = [LogEntry("Runner ready, generation started.", self.started_at)]
         total = sum(shot.seconds for shot in self.shots) or 1
-        before = 0
+        before = 0.0
         for number, shot in enumerate(self.shots, start=1):
             for part in (0.0, 0.5):
                 share = (before + shot.seconds * part) / total
