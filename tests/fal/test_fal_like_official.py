@@ -19,7 +19,7 @@ from kling_mcp.fal.storage import FalStorage
 from kling_mcp.settings import Settings
 from kling_mcp.simulator import faults
 from kling_mcp.simulator.app import Simulator
-from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import serving
 from tests.fal.support import a_file
 from tests.simulator.official import KEY, SPEED, Session, record
@@ -168,7 +168,7 @@ async def _our_session() -> list[Recorded]:
         settings = Settings.from_environment({"FAL_KEY": KEY, **urls.environment()})
         async with FalHttp(settings.hosts, settings.fal_key) as http:
             queue, storage = FalQueue(http), FalStorage(http, settings.media_hosts)
-            url = await storage.upload(a_file(b"a picture", "image/png", "boat.png"), lifetime_seconds=3600)
+            url = await storage.upload(a_file(sample_picture(), "image/jpeg", "boat.jpg"), lifetime_seconds=3600)
             body = {"image_url": url, "prompt": "The boat drifts.", "duration": "5"}
             outcome = await queue.submit(ENDPOINT, body, job_id="kj_1")
             assert isinstance(outcome, Accepted)
@@ -180,7 +180,7 @@ async def _our_session() -> list[Recorded]:
             # By signed address too: the Python client's picture first, then the JavaScript client's.
             for data, content_type, name in (
                 (b"another", "image/jpeg", "boat.jpg"),
-                (b"a picture", "image/png", "boat.png"),
+                (sample_picture(), "image/jpeg", "boat.jpg"),
             ):
                 simulator.faults.add("upload", faults.Answer(404))
                 await storage.upload(a_file(data, content_type, name), lifetime_seconds=3600)

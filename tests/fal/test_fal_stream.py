@@ -13,7 +13,7 @@ from kling_mcp import errors
 from kling_mcp.fal.queue import Completed, FalQueue, QueueStatus, Receipt
 from kling_mcp.fal.storage import FalStorage
 from kling_mcp.simulator.app import Simulator
-from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import running_in_thread
 from tests.conftest import CANARY_KEY
 from tests.fal.rawserver import RawServer, answer, raw, silence
@@ -104,7 +104,7 @@ async def test_the_simulator_streams_a_job_to_its_end() -> None:
     with running_in_thread(simulator) as urls, anyio.fail_after(20):
         async with client(urls.queue.removesuffix("/queue")) as http:
             picture = await FalStorage(http, (urls.media_host,)).upload(
-                a_file(b"p", "image/png", "a.png"), lifetime_seconds=60
+                a_file(sample_picture(), "image/jpeg", "a.jpg"), lifetime_seconds=60
             )
             queue = FalQueue(http)
             outcome = await queue.submit(ENDPOINT, {"image_url": picture, "prompt": "A boat."}, job_id="kj_1")

@@ -30,7 +30,7 @@ from kling_mcp.settings import Settings
 from kling_mcp.simulator import faults
 from kling_mcp.simulator.app import Simulator, Switches
 from kling_mcp.simulator.clock import ManualClock
-from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import serving
 from tests.conftest import CANARY_KEY
 from tests.fal.support import ENDPOINT, SOON, a_file
@@ -88,7 +88,7 @@ async def talking(switches: Switches | None = None, **arguments: Any) -> AsyncGe
 
 async def test_a_job_goes_from_a_picture_to_a_video_and_its_real_cost() -> None:
     async with talking() as talk:
-        picture = await talk.storage.upload(a_file(b"\x89PNG a picture", "image/png", "boat.png"))
+        picture = await talk.storage.upload(a_file(sample_picture(), "image/jpeg", "boat.jpg"))
         first = await talk.accepted({**BODY, "image_url": picture})
         second = await talk.accepted()
 

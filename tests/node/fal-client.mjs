@@ -1,8 +1,9 @@
 // A session of fal's own JavaScript client against the simulator.
 //
-//   node fal-client.mjs '{"queue": …, "rest": …, "endpoint": …, "key": …}'
+//   node fal-client.mjs '{"queue": …, "rest": …, "endpoint": …, "key": …, "picture": …}'
 //
 // The client has fal's hosts built in; its documented request middleware sends them elsewhere.
+import { readFileSync } from "node:fs";
 import { ApiError, ValidationError, createFalClient } from "@fal-ai/client";
 
 const given = JSON.parse(process.argv[2]);
@@ -15,6 +16,7 @@ const elsewhere = async (request) => ({
 const client = (credentials) => createFalClient({ credentials, requestMiddleware: elsewhere });
 const fal = client(given.key);
 const seen = {};
+const picture = (name) => new File([readFileSync(given.picture)], name, { type: "image/jpeg" });
 
 const refused = async (call) => {
   try {
@@ -26,7 +28,7 @@ const refused = async (call) => {
   return null;
 };
 
-seen.uploaded = await fal.storage.upload(new File(["a picture"], "boat.png", { type: "image/png" }), {
+seen.uploaded = await fal.storage.upload(picture("boat.jpg"), {
   lifecycle: { expiresIn: "1h" },
 });
 if (given.large) {
@@ -52,7 +54,7 @@ seen.result = await fal.queue.result(given.endpoint, { requestId: first.request_
 for (const mode of ["polling", "streaming"]) {
   const updates = [];
   const answer = await fal.subscribe(given.endpoint, {
-    input: { ...input, image_url: new File(["picture"], "auto.png", { type: "image/png" }) },
+    input: { ...input, image_url: picture("auto.jpg") },
     logs: true,
     mode,
     pollInterval: 50,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from kling_mcp.simulator.app import Simulator
-from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import Certificate, running_in_thread
 
 from .calls import ENDPOINT
@@ -79,13 +79,15 @@ def record(client: Literal["python", "javascript"], folder: Path) -> Session:
 
     Args:
         client: Which of the two.
-        folder: Where a certificate may be written.
+        folder: Where files may be written.
     """
     simulator = Simulator(key=KEY, speed=SPEED, renderer=sample_video)
+    picture = str(folder / "picture.jpg")
+    Path(picture).write_bytes(sample_picture())
     if client == "python":
         tls = throw_away_certificate(folder)
         with running_in_thread(simulator, tls=tls) as urls:
-            given = {"rest": urls.rest, "media": urls.media, "endpoint": ENDPOINT, "key": KEY}
+            given = {"rest": urls.rest, "media": urls.media, "endpoint": ENDPOINT, "key": KEY, "picture": picture}
             # Both names are the client's and httpx's own, documented ones.
             environment = {"FAL_QUEUE_RUN_HOST": f"{urls.media_host}/queue", "SSL_CERT_FILE": str(tls.certificate)}
             return Session(simulator, urls, _run([sys.executable, str(_PYTHON)], given, environment))
@@ -93,7 +95,14 @@ def record(client: Literal["python", "javascript"], folder: Path) -> Session:
     if node is None or not (_NODE / "node_modules" / "@fal-ai" / "client").is_dir():
         pytest.skip("the JavaScript client is not installed: npm install in tests/node")
     with running_in_thread(simulator) as urls:
-        given = {"queue": urls.queue, "rest": urls.rest, "endpoint": ENDPOINT, "key": KEY, "large": True}
+        given = {
+            "queue": urls.queue,
+            "rest": urls.rest,
+            "endpoint": ENDPOINT,
+            "key": KEY,
+            "picture": picture,
+            "large": True,
+        }
         return Session(simulator, urls, _run([node, str(_NODE / "fal-client.mjs")], given, {}))
 
 

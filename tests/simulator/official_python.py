@@ -5,7 +5,7 @@ Its module constants are assigned here, so it must not share a process with
 other tests. It speaks TLS to the queue, whose host it takes from the
 environment as its documentation says.
 
-    python official_python.py '{"rest": …, "media": …, "endpoint": …, "key": …}'
+    python official_python.py '{"rest": …, "media": …, "endpoint": …, "key": …, "picture": …}'
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import fal_client.client as fal
@@ -26,7 +27,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     hour = fal.StorageSettings(expires_in="1h")
-    seen["uploaded"] = client.upload(b"a picture", "image/png", "boat.png", lifecycle=hour)
+    seen["uploaded"] = client.upload(Path(given["picture"]).read_bytes(), "image/jpeg", "boat.jpg", lifecycle=hour)
     seen["uploaded_in_parts"] = client.upload(bytes(450_000), "application/octet-stream", "big.bin")
     seen["uploaded_by_initiate"] = client.upload(b"another", "image/jpeg", "boat.jpg", repository="fal")
 

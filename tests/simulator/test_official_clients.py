@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kling_mcp.simulator.render import sample_video
+from kling_mcp.simulator.render import sample_picture, sample_video
 
 from .calls import ENDPOINT
 from .official import KEY, Session, record
@@ -50,11 +50,11 @@ def test_the_python_client_is_the_version_that_the_facts_are_about(python: Sessi
 def test_the_python_client_uploads_by_token_in_parts_and_by_address(python: Session) -> None:
     seen = python.seen
 
-    assert python.file(seen["uploaded"]) == b"a picture"
+    assert python.file(seen["uploaded"]) == sample_picture()
     assert python.file(seen["uploaded_in_parts"]) == bytes(450_000)
     assert python.file(seen["uploaded_by_initiate"]) == b"another"
     assert len(python.all("token")) == 1
-    assert python.first("upload").headers["x-fal-file-name"] == "boat.png"
+    assert python.first("upload").headers["x-fal-file-name"] == "boat.jpg"
     assert len([call for call in python.all("put") if "/multipart/" in call.path]) == 5
     assert python.first("initiate").query == (("storage_type", "gcs"),)
 
@@ -91,11 +91,11 @@ def test_the_javascript_client_is_the_version_that_the_facts_are_about(javascrip
 def test_the_javascript_client_uploads_whole_in_parts_and_on_its_own(javascript: Session) -> None:
     seen = javascript.seen
 
-    assert javascript.file(seen["uploaded"]) == b"a picture"
+    assert javascript.file(seen["uploaded"]) == sample_picture()
     assert len(javascript.file(seen["uploadedInParts"])) == 91 * 1024 * 1024
     assert javascript.first("initiate").query == (("storage_type", "fal-cdn-v3"),)
     automatic = json.loads(javascript.all("submit")[2].body)["image_url"]
-    assert javascript.file(automatic) == b"picture"
+    assert javascript.file(automatic) == sample_picture()
 
 
 @pytest.mark.node

@@ -8,6 +8,7 @@ test.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import uuid
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ from starlette.responses import JSONResponse, Response
 
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote
+from kling_mcp.json_types import items_of, members_of
 from kling_mcp.simulator.clock import ScaledClock
 from kling_mcp.simulator.faults import Script
-from kling_mcp.simulator.outcomes import failure, invalid, success
-from kling_mcp.simulator.parsed_request import ParsedRequest, missing_files, picture, read
+from kling_mcp.simulator.media_checks import media_complaints
+from kling_mcp.simulator.outcomes import invalid, success
+from kling_mcp.simulator.parsed_request import ParsedRequest, opening, read
 from kling_mcp.simulator.published import of_endpoint
 from kling_mcp.simulator.queue import Job, Queue
-from kling_mcp.simulator.render import default_renderer
+from kling_mcp.simulator.render import default_renderer, shaped
 from kling_mcp.simulator.storage import Files, StoredFile
 from kling_mcp.simulator.validation import complaints
 
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Catalog, Endpoint
     from kling_mcp.simulator.clock import Clock
     from kling_mcp.simulator.fault_middleware import Recorded
-    from kling_mcp.simulator.outcomes import Outcome
     from kling_mcp.simulator.published import Published
     from kling_mcp.simulator.render import Renderer
 
@@ -200,9 +202,12 @@ class Backend:
         if wrong and self.switches.validate_at_once:
             refused = invalid(wrong)
             return JSONResponse(refused.body, refused.status, dict(refused.headers))
-        now, wish = self.clock.now(), read(endpoint, body)
-        outcome = invalid(wrong) if wrong else self._outcome(wish)
-        seconds = self.switches.refusal_seconds if wrong else self._work_seconds(endpoint, wish)
+        now, wish = self.clock.now(), read(endpoint, body, self.files)
+        planned = None if wrong else self.faults.next_failure()
+        if planned is None:
+            wrong = wrong or media_complaints(endpoint, body, wish.inputs, self.files)
+        outcome = planned or (invalid(wrong) if wrong else success())
+        seconds = self.switches.refusal_seconds if wrong else _work_seconds(endpoint, wish)
         job = Job(
             request_id=self.new_id(),
             endpoint_id=endpoint.endpoint_id,
@@ -241,29 +246,32 @@ class Backend:
             return None
         if job.outcome.status >= 400:
             return Decimal(0)
-        price = quote(endpoint, seconds=wish.seconds, audio=wish.audio, voice=wish.voice).estimated_usd
+        price = quote(
+            endpoint,
+            seconds=round(wish.seconds) if endpoint.length is not None else None,
+            audio=wish.audio,
+            voice=wish.voice,
+            tier=wish.tier,
+            inputs=wish.lengths,
+        ).estimated_usd
         return (price / unit.unit_price).quantize(Decimal("0.0001")).normalize()
 
-    async def video_answer(self, job: Job, media: str) -> dict[str, object]:
+    async def result(self, job: Job, media: str) -> dict[str, object]:
         """The result of a job that went well, as the model words it; *media* is the CDN's base URL."""
+        endpoint = self._endpoints[job.endpoint_id]
+        fields = members_of(endpoint.output_schema.get("properties"))
+        if endpoint.result == "voice":
+            name = str(items_of(endpoint.output_schema.get("required"))[0])
+            return {name: str(int(hashlib.sha256(job.request_id.encode()).hexdigest()[:15], 16))}
         file, path = await self._video(job.request_id)
-        return {
-            "video": {
-                "url": f"{media}/{path}",
-                "content_type": file.content_type,
-                "file_name": file.name,
-                "file_size": len(file.data),
-            }
+        video = {
+            "url": f"{media}/{path}",
+            "content_type": file.content_type,
+            "file_name": file.name,
+            "file_size": len(file.data),
         }
-
-    def _outcome(self, wish: ParsedRequest) -> Outcome:
-        planned = self.faults.next_failure()
-        if planned is not None:
-            return planned
-        return failure("file_download_error") if missing_files(wish, self.files) else success()
-
-    def _work_seconds(self, endpoint: Endpoint, wish: ParsedRequest) -> float:
-        return float(endpoint.expected_seconds(wish.seconds) or 20 * wish.seconds)
+        length = {"duration": self._wishes[job.request_id].seconds} if "duration" in fields else {}
+        return {"video": video, **length}
 
     async def _video(self, request_id: str) -> tuple[StoredFile, str]:
         video = self._videos.setdefault(request_id, _Video(self.files.new_path("output.mp4")))
@@ -271,11 +279,21 @@ class Backend:
             file = self.files.get(video.path)
             if file is None:
                 wish = self._wishes[request_id]
-                first, last = (picture(given, self.files) for given in (wish.first, wish.last))
-                data = await anyio.to_thread.run_sync(self._render, wish.shots, first, last)
+                data = await anyio.to_thread.run_sync(self._drawn, wish)
                 file = StoredFile(data, "video/mp4", "output.mp4")
                 self.files.put(video.path, file)
         return file, video.path
+
+    def _drawn(self, wish: ParsedRequest) -> bytes:
+        first = opening(wish, self.files)
+        if first is None and wish.shape is not None:
+            first = shaped(wish.shape)
+        last = None if wish.last is None else wish.last.data(self.files)
+        return self._render(wish.shots, first, last, sound=wish.sound)
+
+
+def _work_seconds(endpoint: Endpoint, wish: ParsedRequest) -> float:
+    return float(endpoint.expected_seconds(round(wish.seconds)) or 20 * wish.seconds)
 
 
 def _start_by(headers: Mapping[str, str], now: float) -> float:

@@ -137,7 +137,7 @@ class Platform:
         if payloads:
             media = f"{request.url.scheme}://{request.url.netloc}/media"
             item["json_input"] = job.body
-            item["json_output"] = job.outcome.body or await self._sim.video_answer(job, media)
+            item["json_output"] = job.outcome.body or await self._sim.result(job, media)
         return item
 
     async def _billing(self, request: Request) -> Response:

@@ -136,8 +136,8 @@ class QueueApi:
         units = self._sim.billable_units(job)
         if self._sim.switches.billable_units and units is not None:
             headers["X-Fal-Billable-Units"] = f"{units:f}"
-        video = await self._sim.video_answer(job, f"{request.url.scheme}://{request.url.netloc}/media")
-        return JSONResponse(video, 200, headers)
+        result = await self._sim.result(job, f"{request.url.scheme}://{request.url.netloc}/media")
+        return JSONResponse(result, 200, headers)
 
     async def _cancel(self, request: Request) -> Response:
         job = self._job(request)

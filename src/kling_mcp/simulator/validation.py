@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.catalog.models import Endpoint
 
-__all__ = ["complaints"]
+__all__ = ["Complaint", "complaints", "entry"]
 
 Complaint = dict[str, object]
 
@@ -32,7 +32,7 @@ def complaints(endpoint: Endpoint, body: Mapping[str, object]) -> list[Complaint
     schema = dict(endpoint.input_schema)
     errors_in = cast("Callable[[object], Iterable[ValidationError]]", Draft202012Validator(schema).iter_errors)  # pyright: ignore[reportUnknownMemberType]
     errors = sorted(errors_in(body), key=_place)
-    return [entry for error in errors for entry in _entries(error)] or _neither(endpoint, body)
+    return [one for error in errors for one in _entries(error)] or _neither(endpoint, body)
 
 
 def _neither(endpoint: Endpoint, body: Mapping[str, object]) -> list[Complaint]:
@@ -40,7 +40,7 @@ def _neither(endpoint: Endpoint, body: Mapping[str, object]) -> list[Complaint]:
     for rule in endpoint.rules:
         fields = [endpoint.arguments[name].field for name in rule.of if name in endpoint.arguments]
         if (rule.kind, rule.level) == ("exactly_one", "refuse") and not any(body.get(field) for field in fields):
-            return [_entry(["body", "root"], "value_error", f"One of {' and '.join(fields)} is required", None)]
+            return [entry(["body", "root"], "value_error", f"One of {' and '.join(fields)} is required", None)]
     return []
 
 
@@ -53,26 +53,27 @@ def _entries(error: ValidationError) -> list[Complaint]:
     if keyword in {"anyOf", "oneOf"} and error.context:
         # A nullable field is a choice with null in it; what it says of the other choice is what matters.
         others = [inner for inner in error.context if inner.validator_value != "null"]
-        return [entry for inner in others for entry in _entries(inner)]
+        return [one for inner in others for one in _entries(inner)]
     location: list[object] = ["body", *error.absolute_path]
     expected = error.validator_value
     if keyword == "required":
         names = [name for name in items_of(expected) if name not in members_of(error.instance)]
-        return [_entry([*location, name], "missing", "Field required", error.instance) for name in names]
+        return [entry([*location, name], "missing", "Field required", error.instance) for name in names]
     if keyword == "additionalProperties":
         known = members_of(members_of(error.schema).get("properties"))
         extra = [name for name in members_of(error.instance) if name not in known]
-        return [_entry([*location, name], "extra_forbidden", "Extra inputs are not permitted", None) for name in extra]
+        return [entry([*location, name], "extra_forbidden", "Extra inputs are not permitted", None) for name in extra]
     make = _BY_KEYWORD.get(keyword)
     kind, message, context = ("value_error", error.message, {}) if make is None else make(expected)
-    return [_entry(location, kind, message, error.instance, context)]
+    return [entry(location, kind, message, error.instance, context)]
 
 
-def _entry(
+def entry(
     location: list[object], kind: str, message: str, given: object, context: Complaint | None = None
 ) -> Complaint:
-    entry: Complaint = {"loc": location, "msg": message, "type": kind, "url": docs_url(kind), "input": given}
-    return {**entry, "ctx": context} if context else entry
+    """One entry of fal's ``detail``."""
+    found: Complaint = {"loc": location, "msg": message, "type": kind, "url": docs_url(kind), "input": given}
+    return {**found, "ctx": context} if context else found
 
 
 def _choice(values: Any) -> tuple[str, str, Complaint]:
