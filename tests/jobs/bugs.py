@@ -130,7 +130,7 @@ def _with_store(part: Callable[..., Any], between: Callable[[Any], Any]) -> Call
 
 class IgnoresTheTake(Draft):
     def fingerprint(self, account: str) -> str:
-        first = Draft(replace(self.plan, take=1), self.quote, self.arguments, self.frames)
+        first = Draft(replace(self.plan, take=1), self.quote, self.arguments, self.inputs)
         return first.fingerprint(account)
 
 

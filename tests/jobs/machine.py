@@ -34,7 +34,7 @@ from kling_mcp.catalog.plan import plan
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import KlingError, LedgerUnavailable, OverBudget
 from kling_mcp.fal.queue import Unknown
-from kling_mcp.jobs.draft import Draft, Frame
+from kling_mcp.jobs.draft import Draft, PreparedInput
 from kling_mcp.jobs.job import Accepted
 from kling_mcp.jobs.journal import AcceptanceJournal, journaled
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS
@@ -638,7 +638,7 @@ class Histories(RuleBasedStateMachine):
 
     def _draft(self, call: tuple[str, int]) -> Draft:
         real = _draft(*call)
-        return self.variant.draft(real.plan, real.quote, real.arguments, real.frames)
+        return self.variant.draft(real.plan, real.quote, real.arguments, real.inputs)
 
     def _standing(self, draft: Draft) -> str | None:
         """The job that has to answer for a call: worked out from the rows, not by the ledger."""
@@ -789,8 +789,8 @@ def _draft(prompt: str, take: int) -> Draft:
     arguments: dict[str, object] = {"image": "https://example.com/first.png", "prompt": prompt, "take": take}
     wanted = plan(load(), "image_to_video", arguments)
     price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-    frames = tuple(Frame(slot, slot.value) for slot in wanted.pictures)
-    return Draft(wanted, price, arguments, frames)
+    inputs = tuple(PreparedInput(slot, slot.value) for slot in wanted.inputs)
+    return Draft(wanted, price, arguments, inputs)
 
 
 _ENDPOINT = load().default.endpoint_id

@@ -13,7 +13,6 @@ import pytest
 
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import plan
-from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import InputRefused, InvalidArguments, LedgerUnavailable, NoApiKey, OverBudget, UnknownJob
 from kling_mcp.fal.client import Fal
 from kling_mcp.jobs.job import Accepted, LostTrack, Progressed, Sending
@@ -121,8 +120,7 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place]:
 async def drafted(service: JobService, place: Place, **arguments: Any) -> Draft:
     wanted_arguments = {"image": str(place.folder / "pictures" / "first.jpg"), "prompt": "a slow pan", **arguments}
     wanted = plan(load(), "image_to_video", wanted_arguments)
-    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-    return await service.prepare(wanted, price, wanted_arguments)
+    return await service.prepare(wanted, wanted_arguments)
 
 
 async def started(service: JobService, place: Place, **arguments: Any) -> Started:
@@ -454,8 +452,7 @@ async def test_a_job_of_shots_that_continues_an_earlier_one_is_named_by_its_firs
             "shots": [{"prompt": "the gulls rise", "duration": 3}, {"prompt": "they land", "duration": 3}],
         }
         wanted = plan(load(), "multi_shot_video", arguments)
-        price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-        begun = await service.start(await service.prepare(wanted, price, arguments))
+        begun = await service.start(await service.prepare(wanted, arguments))
         second = await over(service, begun.job.job_id)
         frame = await service.last_frame(second.job_id)
 
@@ -471,9 +468,8 @@ async def test_shots_that_come_as_text_are_recorded_as_shots(place: Place) -> No
         "shots": '[{"prompt": "the gulls rise", "duration": "3"}, {"prompt": "they land"}]',
     }
     wanted = plan(load(), "multi_shot_video", arguments)
-    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
     async with place.server() as service:
-        begun = await service.start(await service.prepare(wanted, price, arguments))
+        begun = await service.start(await service.prepare(wanted, arguments))
         job = await over(service, begun.job.job_id)
 
     assert job.saved_to is not None

@@ -11,7 +11,6 @@ import pytest
 
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import plan
-from kling_mcp.catalog.pricing import quote
 from kling_mcp.errors import FalUnreachable
 from kling_mcp.fal.client import Fal
 from kling_mcp.fal.queue import Completed, QueueStatus
@@ -236,11 +235,10 @@ async def made(simulator: Simulator, folder: Path, poll_seconds: float) -> Job:
         )  # fmt: skip
         arguments = {"image": "https://v3.fal.media/files/a/boat.png", "prompt": "A boat."}
         wanted = plan(catalog, "image_to_video", arguments)
-        price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
         service = JobService(settings, lambda: Fal(settings))
         with anyio.fail_after(30):
             async with service.open():
-                job = (await service.start(await service.prepare(wanted, price, arguments))).job
+                job = (await service.start(await service.prepare(wanted, arguments))).job
                 while not service.is_settled(job):
                     job = await service.store.wait(job, 1)
                 return job

@@ -29,6 +29,7 @@ from kling_mcp.catalog.values import (
     seconds_to_wait,
     show,
     span,
+    text,
     truth,
     whole,
 )
@@ -43,13 +44,15 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from kling_mcp.catalog.models import Argument, Billed, Catalog, Endpoint, JobTool, MediaLimits, Mode, Tool
+    from kling_mcp.catalog.models import Argument, Billed, Catalog, Endpoint, JobTool, MediaLimits, Mode, Rule, Tool
 
 __all__ = [
     "COMMON_ARGUMENTS",
     "EDIT_MODES",
+    "MAX_NAME_CHARACTERS",
     "MAX_TAKE",
     "MAX_WAIT_SECONDS",
+    "VOICE_ARGUMENTS",
     "InputKind",
     "InputSlot",
     "Plan",
@@ -65,9 +68,13 @@ BodyPath: TypeAlias = tuple[str | int, ...]
 COMMON_ARGUMENTS: Final = ("model", "max_cost_usd", "take", "wait_seconds")
 """The arguments of the job tools that are this program's own; no endpoint sees them."""
 
+VOICE_ARGUMENTS: Final = ("name",)
+"""The same of the tool that makes a voice: what the voice is called here."""
+
 EDIT_MODES: Final[Mapping[str, Mode]] = {"edit": "edit", "reference": "reference-video"}
 """What ``mode`` of edit_video may be: the only tool whose arguments do not say which mode is meant."""
 
+MAX_NAME_CHARACTERS: Final = 60
 MAX_TAKE: Final = 99
 MAX_WAIT_SECONDS: Final = 45
 
@@ -123,7 +130,9 @@ class Plan:
         voice: Whether the call uses voice control.
         tier: The value of the endpoint's ``tier_argument``.
         input_seconds: The inputs whose length sets the price, each with the seconds that an estimate assumes.
-        longest: How long those inputs may be, in seconds.
+        longest: How long the inputs may be, in seconds, by argument.
+        length_rules: The rules behind that, besides the limits of each input.
+        name: What the voice that is made is to be called; None where the call has no name.
         missing: What a real call would need besides; only in an estimate.
 
     """
@@ -144,6 +153,8 @@ class Plan:
     tier: str = ""
     input_seconds: Mapping[str, Decimal | None] = field(default_factory=dict[str, "Decimal | None"])
     longest: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    length_rules: tuple[Rule, ...] = ()
+    name: str | None = None
 
     @property
     def pictures(self) -> tuple[InputSlot, ...]:
@@ -177,6 +188,7 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint
     _note_names(catalog, endpoint, tool, job_tool, arguments, findings, certain=certain)
     _require(catalog, endpoint, job_tool, arguments, given, findings)
     take, max_cost_usd, wait_seconds = _own(arguments, findings)
+    called = _name(arguments.get("name"), findings) if endpoint.result == "voice" else None
     audio = _settle_sound(endpoint, given)
     if endpoint.sound == "unknown":
         findings.warnings.append(f"Whether videos of {endpoint.model} have sound is not known.")
@@ -208,7 +220,9 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint
         missing=tuple(findings.missing),
         tier="" if tier is None else str(given.get(tier.name, tier.default) or ""),
         input_seconds={} if case is None else _paid_inputs(endpoint, case, assumed),
-        longest={} if case is None else _longest(endpoint, case, given),
+        longest=_longest(endpoint, case, given),
+        length_rules=rules.of_lengths(endpoint, given),
+        name=called,
     )
 
 
@@ -361,11 +375,11 @@ def _takes(endpoint: Endpoint, tool: Tool, name: str) -> bool:
 
 def _own_names(catalog: Catalog, endpoint: Endpoint, tool: Tool, *, estimating: bool) -> tuple[str, ...]:
     """The arguments that are this program's own; no endpoint sees them."""
-    names = (
-        (*COMMON_ARGUMENTS, "mode")
-        if tool == "edit_video" or endpoint.mode in EDIT_MODES.values()
-        else (COMMON_ARGUMENTS)
-    )
+    names = COMMON_ARGUMENTS
+    if tool == "edit_video" or endpoint.mode in EDIT_MODES.values():
+        names = (*names, "mode")
+    if endpoint.result == "voice":
+        names = (*names, *VOICE_ARGUMENTS)
     if not estimating:
         return names
     # In an estimate, the assumed length of what is given.
@@ -759,12 +773,13 @@ def _paid_inputs(endpoint: Endpoint, case: Billed, assumed: Decimal | None) -> d
     return dict.fromkeys(endpoint.measured(case), assumed)
 
 
-def _longest(endpoint: Endpoint, case: Billed, given: Mapping[str, object]) -> dict[str, Decimal]:
-    """How long each input that is paid for may be, by its limits and by the rules that hold for this call."""
+def _longest(endpoint: Endpoint, case: Billed | None, given: Mapping[str, object]) -> dict[str, Decimal]:
+    """How long each input may be that is paid for or has a rule, by its limits and by the rules that hold here."""
     found: dict[str, Decimal] = {}
-    for name in endpoint.measured(case):
-        limits = endpoint.arguments[name].limits
-        bounds = [Decimal(rule.max) for rule in rules.of_lengths(endpoint, given) if name in rule.of]
+    lengths = rules.of_lengths(endpoint, given)
+    for name in (*(endpoint.measured(case) if case else ()), *(name for rule in lengths for name in rule.of)):
+        limits = endpoint.arguments[name].limits if name in endpoint.arguments else None
+        bounds = [Decimal(rule.max) for rule in lengths if name in rule.of]
         if limits is not None and limits.max_seconds is not None:
             bounds.append(limits.max_seconds)
         found[name] = min(bounds)
@@ -852,6 +867,18 @@ def _own(arguments: Mapping[str, object], findings: ValidationReport) -> tuple[i
         wait = arguments.get("wait_seconds")
         wait_seconds = seconds_to_wait(wait, "wait_seconds", MAX_WAIT_SECONDS) if is_given(wait) else None
     return take, max_cost_usd, wait_seconds
+
+
+def _name(value: object, findings: ValidationReport) -> str | None:
+    """What a voice is to be called: a text that cannot be taken for an id of fal.ai's or of a job."""
+    if not is_given(value):
+        return None
+    with findings.noting():
+        name = " ".join(unwrapped(text(value, "name", "a name", MAX_NAME_CHARACTERS)).split())
+        if not any(letter.isalpha() for letter in name) or name.lower().startswith("kj_"):
+            raise refused("name", value, "it could be an id", "Give a name with a letter in it, such as Anna.")
+        return name
+    return None
 
 
 def _take(value: object) -> int:

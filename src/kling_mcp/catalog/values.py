@@ -70,7 +70,7 @@ _AROUND_NOTHING: Final = BLANKS + string.punctuation + "\u2013\u2014\u2026\u201c
 _UNFILLED: Final = re.compile(r"\[object \w+\]|\$?\{\{?\s*[\w.-]+\s*\}?\}|<[\w-]+>|%[\w-]+%")
 """What programs write for an object, and places of a template that nobody filled in."""
 _PLAIN_JSON: Final = re.compile(r"-?[0-9][0-9.e+-]*|true|false|null")
-# A path or an address that ends as a video's does is looked up among the jobs: jobs/pictures.py.
+# A path or an address that ends as a video's does is looked up among the jobs: jobs/inputs.py.
 _VIDEO: Final = re.compile(r"data:\s*video/.*|kling:/*jobs/[^/]+(?:/video/?)?|kj_[\w-]{22}", re.IGNORECASE | re.DOTALL)
 _JOB: Final = re.compile(r"kj_[A-Za-z0-9_-]{1,64}")
 _LAST_FRAME: Final = re.compile(r"kling:/*jobs/[^/]+/last[-_]frame/?", re.IGNORECASE)

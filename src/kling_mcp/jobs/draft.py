@@ -1,4 +1,4 @@
-"""A job that is checked and priced and has cost nothing yet: plan, quote, and the pictures as they will be sent."""
+"""A job that is checked and priced and has cost nothing yet: plan, quote, and its files as they will be sent."""
 
 from __future__ import annotations
 
@@ -14,29 +14,46 @@ from kling_mcp.shown import shorten_data_uris
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     from kling_mcp.catalog.plan import InputSlot, Plan
     from kling_mcp.catalog.pricing import Quote
     from kling_mcp.media.pictures import Picture
+    from kling_mcp.media.recordings import Recording
 
-__all__ = ["Draft", "Frame", "filled"]
+__all__ = ["Draft", "PreparedInput", "filled"]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A picture of the job: a link that fal fetches, or bytes that are uploaded for it."""
+class PreparedInput:
+    """
+    An input of the job as it will be sent: a link that fal fetches, a file that is uploaded for it, or a voice's id.
+
+    Attributes:
+        job_id: The job that made it, where it is the video of one.
+        seconds: How long a video or sound is; None where that is not known.
+    """
 
     slot: InputSlot
-    content: str | Picture
+    content: str | Picture | Recording
+    job_id: str | None = None
+    seconds: Decimal | None = None
 
     @property
     def url(self) -> str | None:
-        """The link, where the picture is one already."""
-        return self.content if isinstance(self.content, str) else None
+        """The link, where the file is one already."""
+        return self.content if isinstance(self.content, str) and self.slot.kind != "voice" else None
 
     @property
     def identity(self) -> str:
-        """A key that is equal for equal pictures."""
+        """
+        A key that is equal for equal inputs.
+
+        A job's video is that of the same job whether it is sent as fal's link or as the file that was saved: the call
+        made again after it was saved must not be another one.
+        """
+        if self.job_id is not None:
+            return f"kling://jobs/{self.job_id}/video"
         return self.content if isinstance(self.content, str) else f"sha256:{self.content.sha256}"
 
 
@@ -47,11 +64,11 @@ class Draft:
     plan: Plan
     quote: Quote
     arguments: Mapping[str, object]
-    frames: tuple[Frame, ...]
+    inputs: tuple[PreparedInput, ...]
 
     def fingerprint(self, account: str) -> str:
-        """A key that is equal for equal calls: account, endpoint, request with the pictures' contents, and take."""
-        body = filled(self.plan.body, [(frame.slot.path, frame.identity) for frame in self.frames])
+        """A key that is equal for equal calls: account, endpoint, request with the files' contents, and take."""
+        body = filled(self.plan.body, [(given.slot.path, given.identity) for given in self.inputs])
         whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -71,7 +88,7 @@ class Draft:
             basis=quote.basis,
             video_seconds=quote.seconds,
             expected_seconds=plan.endpoint.expected_seconds(quote.seconds),
-            warnings=(*plan.warnings, *quote.warnings, *_changes(self.frames)),
+            warnings=(*plan.warnings, *quote.warnings, *_changes(self.inputs)),
             nonce=nonce,
             sound=_sound(plan),
         )
@@ -85,14 +102,14 @@ def _sound(plan: Plan) -> bool | None:
 
 
 def _plain(draft: Draft) -> Mapping[str, object]:
-    """The arguments with their shots as a list, also where a host sent it as text; pictures in them are named only."""
+    """The arguments with their shots as a list, also where a host sent it as text; files in them are named only."""
     plain = {name: value for name, value in shorten_data_uris(draft.arguments).items() if name != "shots"}
     shots = [{"prompt": shot.prompt, "duration": shot.seconds} for shot in draft.plan.shots]
     return {**plain, "shots": shots} if shots else plain
 
 
-def _changes(frames: Sequence[Frame]) -> tuple[str, ...]:
-    return tuple(change for frame in frames if not isinstance(frame.content, str) for change in frame.content.changes)
+def _changes(inputs: Sequence[PreparedInput]) -> tuple[str, ...]:
+    return tuple(change for given in inputs if not isinstance(given.content, str) for change in given.content.changes)
 
 
 def filled(body: Mapping[str, object], values: Sequence[tuple[tuple[str | int, ...], str]]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 import anyio.to_thread
 
+from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.errors import Internal, InvalidArguments, KlingError, LedgerUnavailable, NoApiKey, UnknownJob
 from kling_mcp.jobs import faults
 from kling_mcp.jobs.job import Accepted, Job, SettledByUser, Withdrawn
@@ -30,13 +31,14 @@ from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+    from decimal import Decimal
 
     from anyio.abc import TaskGroup
 
     from kling_mcp.catalog.plan import Plan
-    from kling_mcp.catalog.pricing import Quote
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.draft import Draft
+    from kling_mcp.jobs.inputs import Lookup
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.workers import Workers
     from kling_mcp.settings import Settings
@@ -49,6 +51,8 @@ _SENT_WITHIN_SECONDS: Final = 3.0
 """How long a withdrawal waits for fal's answer to a request that is on its way."""
 
 _JOBS_LOOKED_THROUGH: Final = 200
+_LINK_SECONDS: Final = 3.0
+"""How long fal is asked for whether a link of its own still leads to a file."""
 _DRAIN_SECONDS: Final = 1.5
 """How long a request on its way may take when the server stops: hosts kill after two seconds."""
 
@@ -133,19 +137,35 @@ class JobService:
 
     # ---- starting
 
-    async def prepare(self, plan: Plan, quote: Quote, arguments: Mapping[str, object]) -> Draft:
+    async def prepare(self, plan: Plan, arguments: Mapping[str, object]) -> Draft:
         """
-        Look at every picture of *plan* before anything costs or leaves this machine.
+        Look at every input of *plan*, and price it, before anything costs or leaves this machine.
 
         Raises:
-            InputRefused: A picture may not be used, or the model would not take it.
-            NotAvailable: A picture needs what is not installed here.
+            InputRefused: An input may not be used, or the model would not take it.
+            NotAvailable: An input needs what is not installed here, or the price is not known.
         """
         from kling_mcp.jobs.draft import Draft
-        from kling_mcp.jobs.pictures import framed
+        from kling_mcp.jobs.inputs import lengths, prepared
 
-        frames = await framed(plan, self.settings, self._saved_video, job_of=self._job_of)
-        return Draft(plan, quote, arguments, frames)
+        # What cannot be priced cannot be used, whatever its inputs are.
+        quote_plan(plan)
+        inputs = await prepared(plan, self.settings, self._lookup())
+        measured = lengths(inputs)
+        paid = {name: measured.get(name) for name in plan.input_seconds}
+        return Draft(plan, quote_plan(plan, paid), arguments, inputs)
+
+    async def measure(self, plan: Plan) -> dict[str, Decimal | None]:
+        """
+        The lengths that set the price of *plan*, as far as they can be known without network, by argument.
+
+        Raises:
+            InputRefused: A file may not be used, or is longer than the model takes.
+            UnknownJob: There is no such job.
+        """
+        from kling_mcp.jobs.inputs import measured
+
+        return await measured(plan, self.settings, self._lookup())
 
     async def find_duplicate(self, draft: Draft) -> Job | None:
         """The job that already answers for the same call, if there is one."""
@@ -329,8 +349,26 @@ class JobService:
 
     # ---- parts
 
-    async def _saved_video(self, job_id: str) -> str | None:
-        return (await self.store.get(job_id)).saved_to
+    def _lookup(self) -> Lookup:
+        from kling_mcp.jobs.inputs import Lookup
+
+        return Lookup(job=self.store.get, job_of=self._job_of, still_there=self._still_there, length_of=self._length_of)
+
+    async def _still_there(self, url: str) -> bool:
+        """Whether fal has the file at *url*, of which only the head is asked for."""
+        with anyio.move_on_after(_LINK_SECONDS):
+            try:
+                async with self._fal().media.fetch(url) as answer:
+                    return answer.status == 200
+            except KlingError:
+                return False
+        return False
+
+    async def _length_of(self, url: str) -> Decimal | None:
+        from kling_mcp.media.links import looked_into
+
+        linked = await looked_into(self._fal().public, url)
+        return None if linked is None else linked.measured.seconds
 
     async def _job_of(self, place: str) -> str | None:
         """The job whose video is at the path or address *place*, among the newest."""

@@ -1,7 +1,7 @@
 """
 From an intent to a request that fal has accepted, in the only order that is safe.
 
-reserve (price held, on disk) → upload pictures (free, repeatable) → *sending*
+reserve (price held, on disk) → upload files (free, repeatable) → *sending*
 (on disk) → one POST → what fal answered (on disk).
 
 All of it runs in the server's own task group. A tool call only waits for it,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kling_mcp.jobs.ledger import ApplyResult
     from kling_mcp.jobs.store import JobStore
     from kling_mcp.media.pictures import Picture
+    from kling_mcp.media.recordings import Recording
     from kling_mcp.settings import Settings
 
 __all__ = ["Submission", "Submitter"]
@@ -45,7 +46,7 @@ __all__ = ["Submission", "Submitter"]
 log = logging.getLogger(__name__)
 
 UPLOAD_LIFETIME_SECONDS: Final = 7 * 24 * 3600
-"""How long fal keeps an uploaded picture: long enough for a queue, short enough for privacy."""
+"""How long fal keeps an uploaded file: long enough for a queue, short enough for privacy."""
 
 _REUSE_MARGIN_SECONDS: Final = 24 * 3600
 """An upload is used again only while it has at least this long to live."""
@@ -141,22 +142,23 @@ class Submitter:
         return job_id in self._busy
 
     async def _body(self, draft: Draft) -> dict[str, object]:
-        urls = [(frame.slot.path, await self._link(frame.content)) for frame in draft.frames]
-        return filled(draft.plan.body, urls)
+        values = [(given.slot.path, await self._sent(given.content)) for given in draft.inputs]
+        return filled(draft.plan.body, values)
 
-    async def _link(self, picture: str | Picture) -> str:
-        if isinstance(picture, str):
-            return picture
+    async def _sent(self, content: str | Picture | Recording) -> str:
+        """What stands in the request for *content*: itself, or the link of what is uploaded."""
+        if isinstance(content, str):
+            return content
         now_ms = self._store.runtime.now_ms()
         known = await self._store.run(
-            lambda ledger: ledger.upload(picture.sha256, now_ms + _REUSE_MARGIN_SECONDS * 1000)
+            lambda ledger: ledger.upload(content.sha256, now_ms + _REUSE_MARGIN_SECONDS * 1000)
         )
         # The simulator forgets its files when it ends, fal does not.
         if known is not None and self._settings.backend == "fal":
             return known.url
         self._store.runtime.checkpoint("uploading")
-        url = await self._fal().storage.upload(picture, lifetime_seconds=UPLOAD_LIFETIME_SECONDS)
-        upload = Upload(picture.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
+        url = await self._fal().storage.upload(content, lifetime_seconds=UPLOAD_LIFETIME_SECONDS)
+        upload = Upload(content.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
         self._store.runtime.checkpoint("uploaded")
         await self._store.run(lambda ledger: ledger.remember_upload(upload))
         return url

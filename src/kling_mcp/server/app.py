@@ -59,7 +59,7 @@ _WARM_AFTER_SECONDS: Final = 0.5
 _NEEDED_BY_THE_FIRST_JOB: Final = (
     "jsonschema",
     "kling_mcp.server.calls",
-    "kling_mcp.jobs.pictures",
+    "kling_mcp.jobs.inputs",
     "kling_mcp.jobs.sqlite.engine",
     "kling_mcp.jobs.workers",
     "kling_mcp.fal.client",

@@ -108,7 +108,7 @@ class CallBudget:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Do not count the time that a person takes to answer a question."""
+        """Do not count the time that a person takes to answer a question, or that reading large files takes."""
         began = anyio.current_time()
         try:
             yield

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.catalog.plan import plan
-from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.catalog.values import choice
 from kling_mcp.errors import FalUnreachable, InvalidArguments, KlingError, LedgerUnavailable
 from kling_mcp.server import confirm, models, tasks
 from kling_mcp.server.arguments import read
-from kling_mcp.server.estimates import estimate, estimate_headline
+from kling_mcp.server.estimates import estimate, estimate_headline, to_measure
 from kling_mcp.server.inputs import CancelJob, GetJob, ListJobs, ListModels, ResolveJob
 from kling_mcp.server.job_response import job_response, waited_for
 from kling_mcp.server.resources import jobs_page
@@ -36,8 +35,9 @@ _SPEND_SECONDS: Final = 1.0
 async def _make_video(call: Call, tool: JobTool) -> Answer:
     app, service = call.app, call.app.service
     planned = plan(app.catalog, tool, call.arguments)
-    price = quote_plan(planned)
-    draft = await service.prepare(planned, price, call.arguments)
+    # However large its files are, the ledger and fal.ai get their time afterwards.
+    with call.budget.paused():
+        draft = await service.prepare(planned, call.arguments)
     job = await call.budget.within(lambda: service.find_duplicate(draft))
     repeated = job is not None
     busy = LedgerUnavailable(
@@ -85,7 +85,9 @@ async def _estimate_cost(call: Call) -> Answer:
         today = days[0] if days else None
     except KlingError:
         pass
-    view = estimate(app.catalog, call.arguments, app.settings, today)
+    planned = to_measure(app.catalog, call.arguments)
+    measured = await app.service.measure(planned) if planned else {}
+    view = estimate(app.catalog, call.arguments, app.settings, today, measured)
     return result(estimate_headline(app.catalog, view), view)
 
 

@@ -211,15 +211,18 @@ def _question(draft: Draft) -> str:
     price = f"${cents(quote.ceiling_usd)}"
     if quote.estimated_usd != quote.ceiling_usd:
         price = f"about ${cents(quote.estimated_usd)}, at most {price}"
+    files = [given for given in draft.inputs if given.slot.kind != "voice"]
     places = [
         "uploaded from this computer to fal.ai as a public link"
-        if frame.url is None
-        else f"fetched by fal.ai from {urlsplit(frame.url).hostname}"
-        for frame in draft.frames
+        if given.url is None
+        else f"fetched by fal.ai from {urlsplit(given.url).hostname}"
+        for given in files
     ]
+    called = "Pictures" if all(given.slot.kind == "picture" for given in files) else "Files"
+    made = "voice" if plan.endpoint.result == "voice" else f"{quote.seconds} s Kling video"
     return (
-        f"Make a {plan.seconds} s Kling video with {plan.endpoint.model} for {price}? ({quote.basis})"
-        + (f" Pictures: {', '.join(dict.fromkeys(places))}." if places else "")
+        f"Make a {made} with {plan.endpoint.model} for {price}? ({quote.basis})"
+        + (f" {called}: {', '.join(dict.fromkeys(places))}." if places else "")
         + (f" This is take {plan.take}." if plan.take > 1 else "")
     )
 

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict
 
 from kling_mcp.catalog.plan import plan, usual_endpoint
 from kling_mcp.catalog.pricing import quote_plan
 from kling_mcp.catalog.values import is_given
-from kling_mcp.errors import InvalidArguments, NotAvailable
+from kling_mcp.errors import InvalidArguments, KlingError, NotAvailable
+from kling_mcp.jobs.inputs import length_faults
 from kling_mcp.money import usd, usd_text
 from kling_mcp.server.confirm import asks
 from kling_mcp.server.views import BudgetView, ComparedModel, EstimateView, PriceView, SpendTodayView, UnsuitableModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from kling_mcp.catalog.models import Catalog, Endpoint
     from kling_mcp.catalog.plan import Plan
+    from kling_mcp.catalog.pricing import Quote
     from kling_mcp.jobs.ledger import DaySpend
     from kling_mcp.server.views import Sound
     from kling_mcp.settings import Settings
 
-__all__ = ["estimate", "estimate_headline"]
+__all__ = ["estimate", "estimate_headline", "to_measure"]
+
+Lengths: TypeAlias = "Mapping[str, Decimal | None]"
+_NOTHING: Final[Lengths] = MappingProxyType({})
+
+
+def to_measure(catalog: Catalog, arguments: Mapping[str, object]) -> Plan | None:
+    """A plan of *arguments* whose price depends on the length of what they give; None where it depends on none."""
+    named = is_given(arguments.get("model"))
+    usual = usual_endpoint(catalog, "estimate_cost", arguments)
+    for endpoint in (None,) if named else _compared_with(catalog, usual):
+        try:
+            planned = plan(catalog, "estimate_cost", arguments, endpoint)
+        except KlingError:
+            continue
+        if planned.input_seconds:
+            return planned
+    return None
 
 
 def estimate(
-    catalog: Catalog, arguments: Mapping[str, object], settings: Settings, today: DaySpend | None
+    catalog: Catalog,
+    arguments: Mapping[str, object],
+    settings: Settings,
+    today: DaySpend | None,
+    measured: Lengths = _NOTHING,
 ) -> EstimateView:
     """
     What a job with *arguments* would cost: one model, or all of them where none is named.
 
     Args:
         today: What is held and spent today; None if the ledger cannot say.
+        measured: How long the videos and sounds are that they give, by argument.
 
     Raises:
-        InvalidArguments: No model would take the arguments.
+        InvalidArguments: No model would take the arguments, or what they give is too long.
         UnknownModel: The model named does not exist.
     """
     named = is_given(arguments.get("model"))
@@ -42,12 +68,12 @@ def estimate(
     usual = endpoint = None
     if not named:
         usual = endpoint = usual_endpoint(catalog, "estimate_cost", arguments)
-        rows = _compared(catalog, usual, arguments, settings)
+        rows = _compared(catalog, usual, arguments, settings, measured)
         taking = [row.model for row in rows if isinstance(row, ComparedModel)]
         if usual.model not in taking and taking:
             endpoint = catalog.model(taking[0], usual.mode)
-    chosen = plan(catalog, "estimate_cost", arguments, endpoint)
-    price = quote_plan(chosen)
+    chosen = _planned(catalog, arguments, endpoint, measured)
+    price = quote_plan(chosen, measured)
     whole = named and not chosen.missing
     warnings = [*chosen.warnings, *price.warnings]
     if usual is not None and chosen.endpoint is not usual:
@@ -62,7 +88,7 @@ def estimate(
         model=chosen.endpoint.model,
         mode=chosen.endpoint.mode,
         seconds=price.seconds,
-        **_figures(chosen, settings),
+        **_figures(chosen, settings, price),
         basis=price.basis,
         sources=[PriceView.of(source) for source in chosen.endpoint.prices],
         request=chosen.body if whole else None,
@@ -108,8 +134,7 @@ class _Figures(TypedDict):
     asks_first: bool
 
 
-def _figures(chosen: Plan, settings: Settings) -> _Figures:
-    price = quote_plan(chosen)
+def _figures(chosen: Plan, settings: Settings, price: Quote) -> _Figures:
     if chosen.audio is None:
         sound = "always" if chosen.endpoint.sound == "always" else "never"
     else:
@@ -122,22 +147,33 @@ def _figures(chosen: Plan, settings: Settings) -> _Figures:
     }
 
 
+def _planned(catalog: Catalog, arguments: Mapping[str, object], endpoint: Endpoint | None, measured: Lengths) -> Plan:
+    planned = plan(catalog, "estimate_cost", arguments, endpoint)
+    if too_long := length_faults(planned, measured):
+        raise InvalidArguments.of(too_long)
+    return planned
+
+
+def _compared_with(catalog: Catalog, usual: Endpoint) -> tuple[Endpoint, ...]:
+    """Every endpoint for the mode of *usual*."""
+    return tuple(endpoint for endpoint in catalog.of(usual.mode) if endpoint.when == usual.when)
+
+
 def _compared(
-    catalog: Catalog, usual: Endpoint, arguments: Mapping[str, object], settings: Settings
+    catalog: Catalog, usual: Endpoint, arguments: Mapping[str, object], settings: Settings, measured: Lengths
 ) -> list[ComparedModel | UnsuitableModel]:
     """Every model for the mode of *usual*: those that take *arguments* by price, then the others."""
     taking: list[ComparedModel] = []
     others: list[UnsuitableModel] = []
-    for endpoint in catalog.of(usual.mode):
-        if endpoint.when != usual.when:
-            continue
+    for endpoint in _compared_with(catalog, usual):
         try:
-            chosen = plan(catalog, "estimate_cost", arguments, endpoint)
-            figures = _figures(chosen, settings)
+            chosen = _planned(catalog, arguments, endpoint, measured)
+            price = quote_plan(chosen, measured)
         except (InvalidArguments, NotAvailable) as refusal:
             why_not = " ".join(fault.what for fault in refusal.faults)[:200]
             others.append(UnsuitableModel(model=endpoint.model, estimated_usd=None, ceiling_usd=None, why_not=why_not))
             continue
-        expected_seconds = endpoint.expected_seconds(quote_plan(chosen).seconds)
+        figures = _figures(chosen, settings, price)
+        expected_seconds = endpoint.expected_seconds(price.seconds)
         taking.append(ComparedModel(model=endpoint.model, **figures, expected_seconds=expected_seconds))
     return [*sorted(taking, key=lambda row: row.estimated_usd), *others]

@@ -37,7 +37,7 @@ def import_everything() -> None:
     import kling_mcp.catalog.pricing
     import kling_mcp.cli
     import kling_mcp.fal.client
-    import kling_mcp.jobs.pictures
+    import kling_mcp.jobs.inputs
     import kling_mcp.jobs.poller
     import kling_mcp.jobs.reconciler
     import kling_mcp.jobs.saver
@@ -231,11 +231,9 @@ async def draft_of(service: JobService, arguments: Mapping[str, object]) -> Draf
     """What `image_to_video` makes of *arguments*."""
     from kling_mcp.catalog.models import load
     from kling_mcp.catalog.plan import plan
-    from kling_mcp.catalog.pricing import quote
 
     wanted = plan(load(), "image_to_video", arguments)
-    price = quote(wanted.endpoint, seconds=wanted.seconds, audio=wanted.audio, voice=wanted.voice)
-    return await service.prepare(wanted, price, arguments)
+    return await service.prepare(wanted, arguments)
 
 
 async def answer(service: JobService, arguments: Mapping[str, object]) -> str:

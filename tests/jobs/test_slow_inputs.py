@@ -12,11 +12,14 @@ import pytest
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import InputRefused
-from kling_mcp.jobs.pictures import framed
+from kling_mcp.jobs.inputs import Lookup, prepared
 from kling_mcp.settings import Settings
+from tests.jobs.support import job
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kling_mcp.jobs.job import Job
 
 
 @pytest.mark.anyio
@@ -28,12 +31,12 @@ async def test_a_drive_that_does_not_answer_is_given_up_before_the_call_is_late(
         load(), "image_to_video", {"image": "kling://jobs/kj_earlier/last-frame", "prompt": "The camera pulls back."}
     )
 
-    async def saved(_: str) -> str:
-        return str(video)
+    async def saved(_: str) -> Job:
+        return job("kj_earlier", state="completed", saved_to=str(video))
 
     with anyio.fail_after(30):
         with pytest.raises(InputRefused, match="could not be read within") as caught:
-            await framed(wanted, Settings.from_environment(), saved, within_seconds=0.05)
+            await prepared(wanted, Settings.from_environment(), Lookup(saved), within_seconds=0.05)
         # Somebody has to open the other end once the thread is there, or it would wait for ever.
         os.close(await anyio.to_thread.run_sync(os.open, video, os.O_WRONLY))
 
