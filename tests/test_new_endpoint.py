@@ -75,6 +75,43 @@ def test_what_an_endpoint_limits_otherwise_is_said_in_words_and_accepted_by_the_
     assert "0 to 1 (default 0.5). v9-pro: 0 to 2, default 0.7." in said["description"]
 
 
+@pytest.mark.anyio
+async def test_a_price_that_is_known_in_part_needs_a_limit_and_one_that_is_not_known_stops_every_job(
+    tmp_path: Path,
+) -> None:
+    """Also where the operator has nobody asked."""
+    folder = tmp_path / "endpoints"
+    folder.mkdir()
+    for name, changes in {
+        "v9-chorus": {"tiers_known": False},
+        "v9-silence": {"prices": []},
+    }.items():
+        invented = INVENTED | {"model": name, "endpoint_id": f"fal-ai/kling-video/{name}"} | changes
+        (folder / f"{name}.json").write_text(json.dumps(invented), encoding="utf-8")
+    catalog = load(folder)
+    simulator = Simulator(catalog, speed=100)
+    wanted: dict[str, Any] = {"image": "https://example.com/stage.png", "prompt": "abc"}
+
+    with anyio.fail_after(60):
+        async with (
+            serving(simulator) as urls,
+            Client(build(_settings(tmp_path, urls), catalog=lambda: catalog)) as client,
+        ):
+            asked = await client.call_tool("image_to_video", {**wanted, "model": "v9-chorus"})
+            unpriced = await client.call_tool("image_to_video", {**wanted, "model": "v9-silence"})
+            assert simulator.requests == []
+            agreed = await client.call_tool("image_to_video", {**wanted, "model": "v9-chorus", "max_cost_usd": 500})
+
+    assert asked.structured_content is not None
+    assert (asked.structured_content["state"], asked.structured_content["job_id"]) == ("needs_confirmation", None)
+    assert "max_cost_usd" in asked.structured_content["next_step"]
+    assert unpriced.is_error
+    assert unpriced.meta is not None
+    assert unpriced.meta["kling-mcp/error"]["code"] == "not_available"
+    assert not agreed.is_error
+    assert len(simulator.accepted) == 1
+
+
 def _settings(tmp_path: Path, urls: Any) -> Settings:
     found = Settings.from_environment(
         {

@@ -10,6 +10,7 @@ import pytest
 
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import InputSlot, Shot, plan, wish
+from kling_mcp.errors import InvalidArguments
 
 if TYPE_CHECKING:
     from kling_mcp.catalog.models import Tool
@@ -535,3 +536,22 @@ def test_an_estimate_needs_nothing_and_names_what_a_job_would_need(
 @pytest.mark.parametrize(("tool", "arguments"), [("image_to_video", ONE), ("multi_shot_video", TWO)])
 def test_an_estimate_shows_the_body_that_the_job_would_send(tool: Tool, arguments: dict[str, Any]) -> None:
     assert plan(load(), tool, arguments).body == plan(load(), "estimate_cost", arguments).body
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("Anna", "Anna"), (" `Anna  Maria` ", "Anna Maria"), ("null", None), (None, None), ("voice 7", "voice 7")],
+)
+def test_the_name_of_a_new_voice_is_no_part_of_the_request(given: object, name: str | None) -> None:
+    it = plan(load(), "create_voice", {"sample": "https://example.com/a.mp3", "name": given})
+
+    assert it.name == name
+    assert list(it.body) == ["voice_url"]
+
+
+@pytest.mark.parametrize("given", ["829826751244537879", "kj_anna", "x" * 61, ["Anna"]])
+def test_a_voice_is_not_called_what_could_be_an_id(given: object) -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        plan(load(), "create_voice", {"sample": "https://example.com/a.mp3", "name": given})
+
+    assert refused.value.field == "name"

@@ -18,6 +18,7 @@ from kling_mcp.jobs.job import (
     Finished,
     IllegalTransitionError,
     LostTrack,
+    NewVoice,
     NotSent,
     Progressed,
     ProvenAbsent,
@@ -140,3 +141,30 @@ def test_a_job_is_open_as_long_as_its_price_is_held() -> None:
 )
 def test_the_prompt_of_a_job_is_that_of_its_call_or_of_all_its_shots(arguments: dict[str, object], prompt: str) -> None:
     assert intent(arguments=arguments).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "voice", "described"),
+    [
+        ({"image": "/p/fox.png", "prompt": "The fox looks up."}, None, "The fox looks up."),
+        ({"shots": [{"prompt": "Wide."}, {"prompt": "Close."}]}, None, "Wide. / Close."),
+        ({"video": "/v/ann.mp4", "text": "Good morning."}, None, "Good morning."),
+        (
+            {"video": "kling://jobs/kj_1/video", "audio": "https://example.com/a/speech.mp3?key=1"},
+            None,
+            "video of job kj_1, audio speech.mp3",
+        ),
+        (
+            {"image": "C:\\p\\ann.png", "video": "data:video/mp4 (2 kB)"},
+            None,
+            "image ann.png, video data:video/mp4 (2 kB)",
+        ),
+        ({"sample": "/v/ann.wav"}, NewVoice("Ann", "s", "voice_id"), "voice Ann from sample ann.wav"),
+        ({"sample": "/v/ann.wav"}, NewVoice(None, "s", "voice_id"), "voice from sample ann.wav"),
+        ({}, None, ""),
+    ],
+)
+def test_a_job_without_a_prompt_is_described_by_what_is_said_or_given(
+    arguments: dict[str, object], voice: NewVoice | None, described: str
+) -> None:
+    assert intent(arguments=arguments, voice=voice).description == described

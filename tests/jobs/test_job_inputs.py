@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -168,7 +168,7 @@ async def test_a_video_and_sound_are_measured_and_the_price_is_that_of_their_len
     ],
 )
 async def test_everything_that_is_wrong_with_the_files_is_said_at_once(
-    files: Path, tool: Tool, arguments: dict[str, str], said: list[str]
+    files: Path, tool: Tool, arguments: dict[str, Any], said: list[str]
 ) -> None:
     with pytest.raises(KlingError) as refused:
         await ready(files, tool, **arguments)

@@ -7,13 +7,14 @@ is damaged, replaced or out of room is in `test_sqlite`.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from kling_mcp.errors import OverBudget, UnknownJob
+from kling_mcp.errors import InvalidArguments, OverBudget, UnknownJob
 from kling_mcp.jobs.job import (
     ENDED,
     Accepted,
@@ -21,6 +22,7 @@ from kling_mcp.jobs.job import (
     Fault,
     Finished,
     LostTrack,
+    NewVoice,
     NotSent,
     Progressed,
     ProvenAbsent,
@@ -524,3 +526,51 @@ def test_what_cannot_be_afforded_is_said_without_holding_anything(
     assert len(said) == (2 if refusal else 0)
     assert all(refusal in words for words in said if refusal)
     assert len(set(said)) <= 1, "the check says what the reservation says"
+
+
+# ---- voices
+
+ANNA = NewVoice("Anna", "sha256:one", "voice_id")
+
+
+def test_voices_are_the_jobs_that_made_one_or_still_may_the_newest_first(ledger: Ledger, reopen: Open) -> None:
+    for name, voice, events in (
+        ("kj_failed", ANNA, (*QUEUED, Failed(FREE))),
+        ("kj_made", ANNA, (*SENT, replace(RECEIPT, request_id="r2"), Finished({"voice_id": " v-1 "}))),
+        ("kj_empty", ANNA, (*SENT, replace(RECEIPT, request_id="r3"), Finished({}))),
+        ("kj_video", None, ()),
+        ("kj_open", NewVoice(None, "sha256:two", "voice_id"), SENT),
+    ):
+        ledger.reserve(intent(name, voice=voice, mode="create-voice"), WIDE, "me", NOW_MS)
+        for event in events:
+            assert ledger.apply(name, event, NOW_MS).changed
+
+    voices = reopen().voices()
+
+    assert [(job.job_id, job.voice_id) for job in voices] == [("kj_open", None), ("kj_made", "v-1")]
+    assert voices[1].intent.voice == ANNA
+    assert voices[1].intent.mode == "create-voice"
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted", "refused"),
+    [
+        ((), NewVoice("ANNA", "sha256:two", "voice_id"), True),
+        ((*QUEUED, Finished({"voice_id": "v"})), NewVoice("anna", "sha256:two", "voice_id"), True),
+        ((*QUEUED, Finished({"voice_id": "v"})), NewVoice("Anna", "sha256:one", "voice_id"), False),
+        ((*QUEUED, Finished({"voice_id": "v"})), NewVoice(None, "sha256:two", "voice_id"), False),
+        ((*QUEUED, Failed(FREE)), NewVoice("Anna", "sha256:two", "voice_id"), False),
+    ],
+)
+def test_a_name_is_of_one_sample_from_the_reservation_on(
+    ledger: Ledger, events: Sequence[Event], wanted: NewVoice, refused: bool
+) -> None:
+    ledger.reserve(intent("kj_1", voice=ANNA), WIDE, "me", NOW_MS)
+    for event in events:
+        ledger.apply("kj_1", event, NOW_MS)
+    held = today(ledger)
+
+    with pytest.raises(InvalidArguments, match="called Anna already") if refused else contextlib.nullcontext():
+        assert ledger.reserve(intent("kj_2", voice=wanted), WIDE, "me", NOW_MS).fresh
+
+    assert (today(ledger) == held) is refused

@@ -309,10 +309,11 @@ def test_jobs_of_a_version_that_made_no_notes_are_read_and_an_older_version_read
         (payload,) = zip(*db.execute("SELECT intent FROM paper"), strict=True)
         db.execute("DELETE FROM note")
 
-    assert not any({"sound", "again"} & json.loads(paper).keys() for paper in payload)
+    assert not any({"sound", "again", "mode", "voice"} & json.loads(paper).keys() for paper in payload)
     with contextlib.closing(opened(tmp_path)) as ledger:
         assert ledger.check() is None
         assert ledger.get("kj_3").intent.sound is None
+        assert ledger.get("kj_3").intent.mode == "image-to-video"
 
 
 def test_a_job_keeps_the_names_that_earlier_versions_gave_it_in_the_file(tmp_path: Path) -> None:

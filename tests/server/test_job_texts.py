@@ -11,7 +11,7 @@ import mcp_types as t
 import pytest
 
 from kling_mcp.errors import InvalidArguments, NoApiKey, UnknownJob
-from kling_mcp.jobs.job import Again, Fault, Job
+from kling_mcp.jobs.job import Again, Fault, Job, NewVoice
 from kling_mcp.server.results import job_failure, job_result, refusal, result
 from kling_mcp.server.views import JobsView, JobView, SpendTodayView, View, arguments_of, compact
 from tests.jobs.support import NOW_MS, intent, job
@@ -37,6 +37,11 @@ def completed(video: Any, **changes: Any) -> Job:
     return job(state="completed", result={"video": video}, request_id="r-1", **changes)
 
 
+def voiced(result: dict[str, Any]) -> Job:
+    voice = NewVoice("Anna", "sha256:one", "voice_id")
+    return job(state="completed", result=result, intent=intent(voice=voice, mode="create-voice"))
+
+
 STEPS: dict[str, tuple[Job, str, bool]] = {
     "waits": (job(state="queued"), "wait_seconds 45", False),
     "unknown": (job(state="unknown"), "resolve_job", False),
@@ -57,6 +62,8 @@ STEPS: dict[str, tuple[Job, str, bool]] = {
     "saved": (completed({"url": URL}, saved_to="/v/fox.mp4"), "last-frame", False),
     "not saved yet": (completed({"url": URL}), "is being saved", False),
     "cannot be saved": (completed({"url": URL}, save_trouble="The disk is full."), "video.url", False),
+    "a voice": (voiced({"voice_id": "8301"}), "'Anna' or 8301 in voice_ids", False),
+    "no voice": (voiced({}), "without a voice in its answer", False),
     "no video": (completed({}), "without a video in its answer", False),
     "no address": (completed({"url": None}), "without a video in its answer", False),
     "a number": (completed({"url": 7}), "without a video in its answer", False),

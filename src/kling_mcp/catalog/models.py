@@ -461,6 +461,9 @@ class Endpoint(_Part):
         """
         if self.timing is None:
             return None
+        if not video_seconds:
+            # A voice has no length.
+            return self.timing.seconds
         return round(self.timing.seconds * video_seconds / self.timing.for_video_seconds)
 
     @property

@@ -77,12 +77,14 @@ def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
 
 def _print_job(job: Job, now_ms: int) -> None:
     intent = job.intent
+    length = "voice" if intent.voice else f"{intent.video_seconds} s"
     print(
-        f"{job.job_id:<25} {job.state:<13} {intent.model:<17} {intent.video_seconds:>3} s"
+        f"{job.job_id:<25} {job.state:<13} {intent.model:<17} {length:>5}"
         f"  {_cost(job):>7}  {_age(now_ms - job.created_ms):>6}"
     )
-    if intent.prompt:
-        print(f"    {' '.join(intent.prompt.split())}"[:80])
+    mode = "" if intent.mode == "image-to-video" else f"{intent.mode}: "
+    if mode or intent.description:
+        print(f"    {mode}{' '.join(intent.description.split())}"[:80])
     if job.saved_to:
         print(f"    {_short(Path(job.saved_to))}")
     elif job.state == "unknown":

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kling_mcp.catalog.plan import wish
-from kling_mcp.jobs.job import Intent
+from kling_mcp.jobs.job import Intent, NewVoice
+from kling_mcp.json_types import items_of
 from kling_mcp.money import micro_dollars
 from kling_mcp.shown import shorten_data_uris
 
@@ -32,12 +33,14 @@ class PreparedInput:
     Attributes:
         job_id: The job that made it, where it is the video of one.
         seconds: How long a video or sound is; None where that is not known.
+        warning: What the user should know of it.
     """
 
     slot: InputSlot
     content: str | Picture | Recording
     job_id: str | None = None
     seconds: Decimal | None = None
+    warning: str | None = None
 
     @property
     def url(self) -> str | None:
@@ -70,7 +73,25 @@ class Draft:
         """A key that is equal for equal calls: account, endpoint, request with the files' contents, and take."""
         body = filled(self.plan.body, [(given.slot.path, given.identity) for given in self.inputs])
         whole = [account, self.plan.endpoint.endpoint_id, wish(self.plan.endpoint, body), self.plan.take]
+        if self.voice is not None and self.voice.key:
+            whole.append(self.voice.key)
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before it costs anything."""
+        of_inputs = (given.warning for given in self.inputs if given.warning)
+        return (*self.plan.warnings, *self.quote.warnings, *of_inputs)
+
+    @property
+    def voice(self) -> NewVoice | None:
+        """The voice that the job makes; None where it makes a video."""
+        endpoint = self.plan.endpoint
+        if endpoint.result != "voice":
+            return None
+        sample = next((given.identity for given in self.inputs if given.slot.kind in {"audio", "video"}), "")
+        required = items_of(endpoint.output_schema.get("required"))
+        return NewVoice(self.plan.name, sample, str(next(iter(required), "")))
 
     def intent(self, job_id: str, account: str, nonce: str | None) -> Intent:
         """What the ledger records of it before anything leaves this machine."""
@@ -88,9 +109,11 @@ class Draft:
             basis=quote.basis,
             video_seconds=quote.seconds,
             expected_seconds=plan.endpoint.expected_seconds(quote.seconds),
-            warnings=(*plan.warnings, *quote.warnings, *_changes(self.inputs)),
+            warnings=(*self.warnings, *_changes(self.inputs)),
             nonce=nonce,
             sound=_sound(plan),
+            mode=plan.endpoint.mode,
+            voice=self.voice,
         )
 
 
@@ -98,7 +121,9 @@ def _sound(plan: Plan) -> bool | None:
     """Whether the video has sound; None where that is not known."""
     if plan.audio is not None:
         return plan.audio
-    return None if plan.endpoint.sound == "unknown" else plan.endpoint.sound == "always"
+    return (
+        None if plan.endpoint.sound == "unknown" or plan.endpoint.result == "voice" else plan.endpoint.sound == "always"
+    )
 
 
 def _plain(draft: Draft) -> Mapping[str, object]:

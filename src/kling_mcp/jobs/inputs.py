@@ -26,6 +26,7 @@ from kling_mcp.decoders import SHOWS_VIDEOS
 from kling_mcp.errors import ArgumentFault, InputRefused, KlingError
 from kling_mcp.ids import job_id_in
 from kling_mcp.jobs.draft import PreparedInput
+from kling_mcp.jobs.voices import voice_meant
 from kling_mcp.media import allowed_paths, pictures, recordings
 from kling_mcp.media.addresses import check_url
 from kling_mcp.media.allowed_paths import Contents
@@ -113,6 +114,10 @@ async def _not_there(_: str) -> bool:
     return False
 
 
+async def _none() -> Sequence[Job]:
+    return ()
+
+
 async def _not_known(_: str) -> Decimal | None:
     return None
 
@@ -127,12 +132,14 @@ class Lookup:
         job_of: The id of the job whose video is at a path or an address, if there is one.
         still_there: Whether fal still has the file at one of its links.
         length_of: How long the video or sound behind a link is, if that can be told.
+        voices: The jobs that have made a voice, or still may, newest first.
     """
 
     job: Callable[[str], Awaitable[Job]]
     job_of: Callable[[str], Awaitable[str | None]] = _no_job
     still_there: Callable[[str], Awaitable[bool]] = _not_there
     length_of: Callable[[str], Awaitable[Decimal | None]] = _not_known
+    voices: Callable[[], Awaitable[Sequence[Job]]] = _none
 
 
 async def prepared(
@@ -239,7 +246,8 @@ class _Preparing:
         value = unwrapped(slot.value)
         match slot.kind:
             case "voice":
-                return PreparedInput(slot, value)
+                meant, warning = voice_meant(value, await self.lookup.voices(), slot.argument)
+                return PreparedInput(slot, meant, warning=warning)
             case "picture":
                 return PreparedInput(slot, await self._picture(slot, value))
             case "video" | "audio" as kind:
@@ -297,7 +305,10 @@ class _Preparing:
                 else "Give an https URL, a path or a data: URI.",
                 field=slot.argument,
             )
-        path = (await self.lookup.job(match[1])).saved_to
+        job = await self.lookup.job(match[1])
+        if job.intent.voice is not None:
+            raise _no_video_of(slot, job)
+        path = job.saved_to
         if path is None:
             raise InputRefused(
                 f"{slot.argument} is the last frame of job {match[1]}, whose video is not saved on this machine.",
@@ -380,7 +391,17 @@ class _Preparing:
         return (await self._loaded(slot, value, kind, formats)).seconds
 
 
+def _no_video_of(slot: InputSlot, job: Job) -> InputRefused:
+    return InputRefused(
+        f"{slot.argument} is of job {job.job_id}, which makes a voice and no video.",
+        "list_jobs shows the jobs with videos; a voice goes into voice_ids or the voice_id of an element.",
+        field=slot.argument,
+    )
+
+
 def _refuse_unfinished(slot: InputSlot, job: Job) -> None:
+    if job.intent.voice is not None:
+        raise _no_video_of(slot, job)
     if job.state == "completed":
         return
     get_job = f"get_job with job_id {job.job_id}"

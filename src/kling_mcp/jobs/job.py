@@ -18,6 +18,7 @@ have the request: it is never sent again, only found again or settled.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
@@ -41,6 +42,7 @@ __all__ = [
     "Intent",
     "Job",
     "LostTrack",
+    "NewVoice",
     "NotSent",
     "Progressed",
     "ProvenAbsent",
@@ -130,6 +132,32 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class NewVoice:
+    """
+    The voice that a job makes.
+
+    Args:
+        name: What it is called here; None where the call has no name.
+        sample: A key that is equal for equal recordings.
+        field: The member of fal's result that is its id.
+    """
+
+    name: str | None
+    sample: str
+    field: str
+
+    @property
+    def key(self) -> str:
+        """By which names are compared; empty where there is none."""
+        return (self.name or "").casefold()
+
+    def id_in(self, result: Mapping[str, object] | None) -> str | None:
+        """Its id, if *result* has it."""
+        found = (result or {}).get(self.field)
+        return found.strip() or None if isinstance(found, str) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """
     One paid generation that somebody wants, before anything was sent.
@@ -141,6 +169,8 @@ class Intent:
         ceiling_microusd: Highest price in micro-dollars; this is what the budget holds.
         arguments: The friendly arguments, for people; pictures as they were named.
         sound: Whether the video has sound; None where that is not known.
+        mode: What its endpoint makes from what.
+        voice: The voice that it makes; None where it makes a video.
     """
 
     job_id: str
@@ -158,6 +188,19 @@ class Intent:
     warnings: tuple[str, ...] = ()
     nonce: str | None = None
     sound: bool | None = None
+    mode: str = "image-to-video"
+    voice: NewVoice | None = None
+
+    @property
+    def description(self) -> str:
+        """What it is about, in the user's words where there are any: its prompt, what is said, or its files."""
+        if told := self.prompt or self.arguments.get("text"):
+            return str(told)
+        files = [(name, _file_name(self.arguments.get(name))) for name in ("image", "video", "audio", "sample")]
+        told = ", ".join(f"{name} {file}" for name, file in files if file)
+        if self.voice is None:
+            return told
+        return f"voice {self.voice.name} from {told}" if self.voice.name else f"voice from {told}"
 
     @property
     def prompt(self) -> str:
@@ -166,6 +209,15 @@ class Intent:
         asked = cast("Sequence[object]", shots) if isinstance(shots, (list, tuple)) and shots else [self.arguments]
         prompts = [cast("Mapping[str, object]", one).get("prompt") for one in asked if isinstance(one, dict)]
         return " / ".join(str(prompt) for prompt in prompts if prompt not in (None, ""))
+
+
+def _file_name(given: object) -> str:
+    """The last part of a path or an address; of a job's video, which job."""
+    if not isinstance(given, str):
+        return ""
+    if found := re.match(r"kling:/*jobs/([^/]+)", given):
+        return f"of job {found[1]}"
+    return given if given.startswith("data:") else re.split(r"[?#]", given)[0].replace("\\", "/").rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +272,11 @@ class Job:
         """What fal said of the video, none of it checked; empty where there is nothing."""
         file = (self.result or {}).get("video")
         return cast("Mapping[str, object]", file) if isinstance(file, dict) else {}
+
+    @property
+    def voice_id(self) -> str | None:
+        """The id of the voice that it made."""
+        return None if self.intent.voice is None else self.intent.voice.id_in(self.result)
 
     @property
     def billed(self) -> Billed:

@@ -109,6 +109,7 @@ class Ledger(Protocol):
 
         Raises:
             OverBudget: The ceiling is over a limit; nothing was recorded.
+            InvalidArguments: A voice made from another sample has the name that a new one is to have.
         """
         ...
 
@@ -177,6 +178,10 @@ class Ledger(Protocol):
 
     def page(self, *, state: State | None = None, limit: int = 20, before_seq: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
+        ...
+
+    def voices(self) -> Sequence[Job]:
+        """Jobs that have made a voice, or still may, newest first."""
         ...
 
     def unfinished(self) -> Sequence[Job]:

@@ -244,7 +244,7 @@ class Poller:
         past = await self._past(job)
         state.ask_history_after += _ASK_HISTORY_SECONDS
         body, video = standard_result(None if past is None else past.output)
-        if video is not None:
+        if video is not None or (job.intent.voice is not None and job.intent.voice.id_in(body)):
             return (await self._store.apply(job.job_id, JobFinished(body))).job
         failed = past is not None and past.status_code is not None and past.status_code >= 400
         if not failed and (state.ask_history_after < _GIVE_UP_SECONDS or job.intent.account != self._settings.account):

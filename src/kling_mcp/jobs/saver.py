@@ -49,6 +49,9 @@ class Saver:
 
     async def save(self, job: Job) -> Job:
         """Save the video of *job* and note where, or why not."""
+        if job.intent.voice is not None:
+            # Its id is in the result, and that is all.
+            return await self._noted(job, None, None)
         folder = self._settings.output_dir
         video = _video(job)
         if folder is None or video is None:
@@ -114,8 +117,8 @@ def _video(job: Job) -> Video | None:
 
 
 def described(job: Job) -> str:
-    """What the job shows, in the user's words: its prompt or that of its first shot."""
-    return job.intent.prompt.split(" / ")[0]
+    """What the job shows, in the user's words: its prompt, that of its first shot, or what it is made from."""
+    return job.intent.description.split(" / ")[0]
 
 
 def _write_sidecar(video: Path, data: Mapping[str, object]) -> None:

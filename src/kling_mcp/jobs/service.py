@@ -25,12 +25,13 @@ from kling_mcp.jobs import faults
 from kling_mcp.jobs.job import Accepted, Job, SettledByUser, Withdrawn
 from kling_mcp.jobs.ledger import Limits
 from kling_mcp.jobs.store import JobStore
+from kling_mcp.jobs.voices import refuse_taken
 from kling_mcp.jobs.warnings import CANCELLED_TOO_LATE
 from kling_mcp.money import micro_dollars
 from kling_mcp.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
     from decimal import Decimal
 
     from anyio.abc import TaskGroup
@@ -167,10 +168,15 @@ class JobService:
 
         return await measured(plan, self.settings, self._lookup())
 
+    async def voices(self) -> Sequence[Job]:
+        """Jobs that have made a voice, or still may, newest first."""
+        return await self.store.run(lambda ledger: ledger.voices())
+
     async def find_duplicate(self, draft: Draft) -> Job | None:
         """The job that already answers for the same call, if there is one."""
         fingerprint = draft.fingerprint(self.settings.account)
-        return await self.store.run(lambda ledger: ledger.find_duplicate(fingerprint, self.runtime.now_ms()))
+        job = await self.store.run(lambda ledger: ledger.find_duplicate(fingerprint, self.runtime.now_ms()))
+        return None if job is None else self.store.as_it_is(job)
 
     async def check(self, draft: Draft) -> None:
         """
@@ -179,11 +185,14 @@ class JobService:
         Raises:
             NoApiKey: There is no key to pay with.
             OverBudget: A limit would be passed.
+            InvalidArguments: A voice of another sample has the name already.
             LedgerUnavailable: The job could not be recorded.
         """
         if self.settings.backend == "fal" and self.settings.fal_key is None:
             raise NoApiKey
         await self.store.owner()
+        if draft.voice is not None:
+            refuse_taken(await self.voices(), draft.voice)
         ceiling_microusd, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
         await self.store.run(lambda ledger: ledger.afford(ceiling_microusd, limits, self.runtime.now_ms()))
 
@@ -225,13 +234,16 @@ class JobService:
     def is_settled(self, job: Job) -> bool:
         """Whether nothing more will happen to *job* by itself soon."""
         if job.state == "completed":
-            return job.saved_to is not None or job.save_trouble is not None or self.settings.output_dir is None
+            return not self._is_to_save(job) or job.save_trouble is not None
         return job.state in {"failed", "cancelled", "not_submitted", "unknown"}
 
     def repair_in_background(self, job: Job) -> None:
         """Save a finished video that could not be saved, or that nobody wanted saved when it was finished."""
-        if job.state == "completed" and job.saved_to is None and self.settings.output_dir is not None:
+        if job.state == "completed" and self._is_to_save(job):
             self.workers.poller.follow(job)
+
+    def _is_to_save(self, job: Job) -> bool:
+        return job.saved_to is None and job.intent.voice is None and self.settings.output_dir is not None
 
     async def last_frame(self, job_id: str) -> bytes:
         """
@@ -352,7 +364,13 @@ class JobService:
     def _lookup(self) -> Lookup:
         from kling_mcp.jobs.inputs import Lookup
 
-        return Lookup(job=self.store.get, job_of=self._job_of, still_there=self._still_there, length_of=self._length_of)
+        return Lookup(
+            job=self.store.get,
+            job_of=self._job_of,
+            still_there=self._still_there,
+            length_of=self._length_of,
+            voices=self.voices,
+        )
 
     async def _still_there(self, url: str) -> bool:
         """Whether fal has the file at *url*, of which only the head is asked for."""

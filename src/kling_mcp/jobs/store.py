@@ -10,6 +10,7 @@ processes.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 import anyio
@@ -69,6 +70,8 @@ class JobStore:
         self._changed: dict[str, anyio.Event] = {}
         """What wakes those who wait for a job."""
         self._listeners: list[Callable[[Job], Awaitable[None]]] = []
+        self._uploading: dict[str, str] = {}
+        """How far the uploads of this process are, by job; no row says it, because it ends with the process."""
         self._told: dict[str, Job] = {}
         """How each job was when listeners heard of it last, while other processes are followed."""
         self._follows_others = False
@@ -145,7 +148,7 @@ class JobStore:
             UnknownJob: No such job.
         """
         try:
-            return await self.run(lambda ledger: ledger.get(job_id))
+            return self.as_it_is(await self.run(lambda ledger: ledger.get(job_id)))
         except UnknownJob:
             found = await self.run(lambda ledger: ledger.of_request(job_id))
             if found is None:
@@ -155,6 +158,19 @@ class JobStore:
     async def page(self, state: State | None, limit: int, before_seq: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
         return await self.run(lambda ledger: ledger.page(state=state, limit=limit, before_seq=before_seq))
+
+    def as_it_is(self, job: Job) -> Job:
+        """*job* with how far its upload is, where this process uploads its files."""
+        note = self._uploading.get(job.job_id)
+        return replace(job, progress_note=note) if note and job.state == "preparing" else job
+
+    def note_upload(self, job_id: str, note: str | None) -> None:
+        """Say how far the upload of a job's files is, to those who wait for it; None when it is over."""
+        if note is None:
+            self._uploading.pop(job_id, None)
+        else:
+            self._uploading[job_id] = note
+            self._wake(job_id)
 
     async def spend(self) -> Sequence[DaySpend]:
         """Money by UTC day, newest first."""
@@ -169,13 +185,13 @@ class JobStore:
             with anyio.move_on_after(seconds):
                 while True:
                     changed = self._changed.setdefault(job.job_id, anyio.Event())
-                    latest = await self.run(lambda ledger: ledger.get(job.job_id))
+                    latest = self.as_it_is(await self.run(lambda ledger: ledger.get(job.job_id)))
                     if latest != job:
                         return latest
                     await changed.wait()
         finally:
             self._watch_ends()
-        return await self.run(lambda ledger: ledger.get(job.job_id))
+        return self.as_it_is(await self.run(lambda ledger: ledger.get(job.job_id)))
 
     def subscribe(self, listener: Callable[[Job], Awaitable[None]]) -> None:
         """Call *listener* with every job that changes in this process, and in others while they are followed."""

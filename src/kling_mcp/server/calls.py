@@ -74,7 +74,8 @@ def _repeated(job: Job) -> str:
     # Only where it is certain what became of the money: of anything else another take could be paid twice.
     if job.state != "completed":
         return said
-    return f"{said} Another video of it is take {job.intent.take + 1}, for a new charge."
+    made = "voice" if job.intent.voice else "video"
+    return f"{said} Another {made} of it is take {job.intent.take + 1}, for a new charge."
 
 
 async def _estimate_cost(call: Call) -> Answer:

@@ -238,7 +238,7 @@ def _needed(draft: Draft, what: str, next_step: str) -> t.CallToolResult:
             actual_usd=None,
             basis=draft.quote.basis,
         ),
-        warnings=[*draft.plan.warnings, *draft.quote.warnings],
+        warnings=list(draft.warnings),
         next_step=f"{what} {next_step}",
     )
     return result("Not started: the price needs the user's agreement.", view)

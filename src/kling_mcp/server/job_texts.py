@@ -30,7 +30,7 @@ def describe_status(job: Job, now_ms: int) -> str:
     trouble = "" if trouble is None else f". {trouble}"
     match job.state:
         case "preparing":
-            return "uploading pictures"
+            return job.progress_note or "uploading files"
         case "submitting":
             return "sending the request to fal.ai"
         case "queued":
@@ -46,7 +46,7 @@ def describe_status(job: Job, now_ms: int) -> str:
             note = f": {job.progress_note}" if job.progress_note else ""
             return f"rendering{left}{note}{trouble}"
         case "completed":
-            return "finished" if job.saved_to else "finished, saving the video"
+            return "finished" if job.saved_to or job.intent.voice else "finished, saving the video"
         case _:
             return job.state.replace("_", " ")
 
@@ -57,13 +57,20 @@ def next_step(job: Job, *, has_video: bool) -> str:
     match job.state:
         case "preparing" | "submitting" | "queued" | "running":
             return f"{get_job} and wait_seconds 45 waits for it."
+        case "completed" if job.voice_id and job.intent.voice:
+            called = f"{job.intent.voice.name!r} or {job.voice_id}" if job.intent.voice.name else job.voice_id
+            return (
+                f"The voice can be used: {called} in voice_ids, or as voice_id of an element, where the model takes "
+                "one. kling://voices lists all voices."
+            )
         case "completed" if has_video:
             return _with_video(job, get_job)
         case "completed":
             request = f" (request {job.request_id})" if job.request_id else ""
+            made = "voice" if job.intent.voice else "video"
             return (
-                "fal.ai ended this job as completed without a video in its answer, and it may have charged it. The "
-                f"user can look for the video at {_DASHBOARD}{request}."
+                f"fal.ai ended this job as completed without a {made} in its answer, and it may have charged it. The "
+                f"user can look for the {made} at {_DASHBOARD}{request}."
             )
         case "unknown":
             return (

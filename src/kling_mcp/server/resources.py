@@ -46,6 +46,7 @@ _FIXED: Final = [
         ("kling://models", "models", "Kling models", "Every model with its price and abilities."),
         ("kling://pricing", "pricing", "Prices", "Every dated price of every model, with its source."),
         ("kling://jobs", "jobs", "Jobs", "The jobs of this machine, newest first."),
+        ("kling://voices", "voices", "Voices", "Voices made here, newest first: name, id and date."),
         ("kling://spend", "spend", "Spending", "Budgets, and what is held and spent of them, by UTC day."),
     )
 ]
@@ -89,7 +90,13 @@ async def list_resources(app: AppContext, cursor: str | None) -> tuple[t.ListRes
             name=job.job_id,
             title=views.prompt_of(job, _TITLE_CHARACTERS) or job.job_id,
             # Nothing here changes while the job goes on: a client may keep the list until another job is added.
-            description=f"{job.intent.model}, {job.intent.video_seconds} s, started {views.moment(job.created_ms)}",
+            description=", ".join(
+                (
+                    job.intent.model,
+                    *([] if job.intent.voice else [f"{job.intent.video_seconds} s"]),
+                    f"started {views.moment(job.created_ms)}",
+                )
+            ),
             mime_type=_JSON,
         )
         for job in jobs
@@ -135,6 +142,9 @@ async def _read(app: AppContext, uri: str) -> t.ReadResourceResult | None:
             return _json(uri, models.prices(app.catalog), _LONG_MS)
         case "kling://jobs":
             return _json(uri, await jobs_page(app, app.call_budget(), None, _PAGE, None), _SHORT_MS)
+        case "kling://voices":
+            voices = await app.call_budget().within(app.service.voices)
+            return _json(uri, views.VoicesView.of(voices), _SHORT_MS)
         case "kling://spend":
             days = await app.call_budget().within(app.store.spend)
             limits = app.settings.max_job_usd, app.settings.daily_budget_usd

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from kling_mcp.catalog.models import TOOLS
 from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import KlingError
 
@@ -53,22 +54,34 @@ class Storyboard:
 
 def storyboard(catalog: Catalog, job: Job) -> Storyboard:
     """The storyboard of *job*; without shots where this catalog no longer takes its call."""
-    arguments = job.intent.arguments
-    image = arguments.get("image")
-    shots, slot = _planned(catalog, json.dumps(arguments, default=dict))
+    intent = job.intent
+    image = intent.arguments.get("image")
+    call = json.dumps(intent.arguments, default=dict)
+    shots, slot = _planned(catalog, intent.endpoint_id, intent.video_seconds, call)
     return Storyboard(shots, image if isinstance(image, str) else None, None if slot is None else _url(job.body, slot))
 
 
 @lru_cache(maxsize=256)
-def _planned(catalog: Catalog, call: str) -> tuple[tuple[PlannedShot, ...], InputSlot | None]:
-    """The shots of a *call*, given as JSON, and its first picture; remembered, because a job is shown many times."""
+def _planned(
+    catalog: Catalog, endpoint_id: str, seconds: int, call: str
+) -> tuple[tuple[PlannedShot, ...], InputSlot | None]:
+    """
+    The shots of a *call*, given as JSON, and its first picture; remembered, because a job is shown many times.
+
+    Args:
+        seconds: The length of the video, where the call does not say it.
+    """
     arguments: dict[str, object] = json.loads(call)
+    endpoint = catalog.by_endpoint_id(endpoint_id)
+    if endpoint is None or endpoint.result != "video":
+        return (), None
+    tools = TOOLS[endpoint.mode]
     try:
-        planned = plan(catalog, "multi_shot_video" if arguments.get("shots") else "image_to_video", arguments)
+        planned = plan(catalog, tools[-1] if arguments.get("shots") else tools[0], arguments, endpoint)
     except KlingError:
         return (), None
     parts = [(shot.prompt, shot.seconds) for shot in planned.shots]
-    parts = parts or [(str(arguments.get("prompt") or ""), planned.seconds)]
+    parts = parts or [(str(arguments.get("prompt") or arguments.get("text") or ""), planned.seconds or seconds)]
     shots: list[PlannedShot] = []
     start_seconds = 0
     for number, (prompt, seconds) in enumerate(parts, 1):

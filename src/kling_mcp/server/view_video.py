@@ -71,6 +71,14 @@ def _caption(job: Job, frames: int, shots: tuple[PlannedShot, ...]) -> str:
 def _nothing_to_show(job: Job, *, saves_videos: bool) -> InvalidArguments | NotAvailable:
     """Why *job* has no frames to show, and what would help."""
     get_job = f"get_job with job_id {job.job_id}"
+    if job.intent.voice is not None:
+        return InvalidArguments(
+            f"Job {job.job_id} makes a voice, so there is no video to look at.",
+            f"{get_job} has the voice's id; list_jobs shows the jobs with videos.",
+            field="job_id",
+            billed=job.billed,
+            job_id=job.job_id,
+        )
     if job.state != "completed":
         step = f"{get_job} says what became of it." if job.state in ENDED else f"{get_job} and wait_seconds 45 waits."
         return InvalidArguments(

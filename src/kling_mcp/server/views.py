@@ -53,6 +53,9 @@ __all__ = [
     "UnsuitableModel",
     "VideoView",
     "View",
+    "VoiceRow",
+    "VoiceView",
+    "VoicesView",
     "arguments_of",
     "cleaned",
     "compact",
@@ -68,6 +71,7 @@ RESULT_BYTES: Final = 8_000
 _PROMPT_CHARACTERS: Final = 160
 _ROW_CHARACTERS: Final = 80
 _ROW_URL_CHARACTERS: Final = 300
+_LISTED_VOICES: Final = 50
 _OF_ONE_CALL: Final = frozenset({"wait_seconds", "max_cost_usd"})
 """Arguments that are no part of a job; the user's agreement to a price is given for one purchase only."""
 
@@ -101,8 +105,8 @@ def compact(data: object) -> str:
 
 
 def prompt_of(job: Job, most_characters: int) -> str:
-    """What the job was to show, on one line of at most *most_characters*."""
-    return _cut(" ".join(cleaned(job.intent.prompt).split()), most_characters)
+    """What the job was to show or is made from, on one line of at most *most_characters*."""
+    return _cut(" ".join(cleaned(job.intent.description).split()), most_characters)
 
 
 def arguments_of(job: Job, most_characters: int | None = None) -> dict[str, JsonValue]:
@@ -190,6 +194,19 @@ class VideoView(View):
         )
 
 
+class VoiceView(View):
+    """The voice of a job that makes one: its name here, and its id once it is made."""
+
+    voice_id: str | None
+    name: str | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        """The voice of *job*; None where it makes a video."""
+        voice = job.intent.voice
+        return None if voice is None else cls(voice_id=job.voice_id, name=voice.name)
+
+
 class ErrorView(View):
     """Why a job ended without a video."""
 
@@ -226,25 +243,27 @@ class JobView(View):
     next_step: str
     arguments: dict[str, Any] | None = None
     """What to send for the same job again; None where there is no room for it."""
+    voice: VoiceView | None = None
+    """Of a job that makes one."""
 
     @classmethod
     def of(cls, job: Job, now_ms: int, *more_warnings: str) -> Self:
         """The row of *job* as it is at *now_ms*."""
-        intent, fault, video = job.intent, job.fault, VideoView.of(job)
+        intent, fault, video, voice = job.intent, job.fault, VideoView.of(job), VoiceView.of(job)
         billed_microusd = job.cost_microusd if job.cost_source == "billed" else None
-        return cls(
+        view = cls(
             job_id=job.job_id,
             state=job.state,
             prompt=prompt_of(job, _PROMPT_CHARACTERS),
             model=intent.model,
-            mode=intent.endpoint_id.rpartition("/")[2],
+            mode=intent.mode,
             seconds=intent.video_seconds,
             sound=intent.sound,
             take=intent.take,
             endpoint=intent.endpoint_id,
             request_id=job.request_id,
             queue_position=place_in_line(job),
-            progress=job.progress_note if job.state == "running" else None,
+            progress=job.progress_note if job.state in {"preparing", "running"} else None,
             created_at=moment(job.created_ms),
             elapsed_seconds=max(0, ((job.ended_ms or now_ms) - job.created_ms) // 1000),
             expected_seconds=intent.expected_seconds,
@@ -260,6 +279,7 @@ class JobView(View):
             resource=job_uri(job.job_id),
             next_step=next_step(job, has_video=video is not None),
         )
+        return view if voice is None else view.model_copy(update={"voice": voice})
 
 
 class JobRow(View):
@@ -345,6 +365,38 @@ class JobsView(View):
         count = len(self.jobs)
         more = "; next_cursor leads to older ones" if self.next_cursor else ""
         return f"{count or 'No'} job{'' if count == 1 else 's'}{more}."
+
+
+class VoiceRow(View):
+    """A voice that was made here."""
+
+    name: str | None
+    voice_id: str | None
+    created_at: str
+    job_id: str
+
+
+class VoicesView(View):
+    """Voices that were made here, newest first."""
+
+    voices: list[VoiceRow]
+    more: int
+    """How many older ones there are besides."""
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job]) -> Self:
+        """The voices of *jobs*, as many as a result may have."""
+        made = [job for job in jobs if job.voice_id]
+        listed = [
+            VoiceRow(
+                name=job.intent.voice and job.intent.voice.name,
+                voice_id=job.voice_id,
+                created_at=moment(job.ended_ms or job.created_ms),
+                job_id=job.job_id,
+            )
+            for job in made[:_LISTED_VOICES]
+        ]
+        return cls(voices=listed, more=len(made) - len(listed))
 
 
 class SpendLimitsView(View):

@@ -34,10 +34,12 @@ from kling_mcp.jobs.sqlite.row_codec import (
     changes_of,
     checksum_of,
     job_of,
+    note_of,
     text_of,
     text_of_path,
     two_rows,
 )
+from kling_mcp.jobs.voices import refuse_taken
 from kling_mcp.money import microusd_text
 from kling_mcp.texts import showable
 
@@ -207,6 +209,8 @@ class SqliteLedger:
             used = self._of_nonce(db, intent.nonce)
             first = used or self._duplicate(db, intent.fingerprint, now_ms)
             if first is None:
+                if intent.voice is not None:
+                    refuse_taken(self._voices(db), intent.voice)
                 day = _day(now_ms)
                 self._hold(db, intent, limits, day)
                 first = self._insert(db, intent, day, owner, now_ms)
@@ -273,7 +277,7 @@ class SqliteLedger:
         db.execute(f"INSERT INTO paper {_values(large)}", large)
         self._write_checksum(db, "job", JOB, seq)
         self._write_checksum(db, "paper", PAYLOAD, seq)
-        _keep(db, seq, sound=None if intent.sound is None else int(intent.sound))
+        _keep(db, seq, **note_of(seq, intent))
         _note(db, intent.job_id, now_ms, None, "preparing", "reserved")
         return self._row(db, intent.job_id)
 
@@ -421,6 +425,15 @@ class SqliteLedger:
                 {"state": state, "before": 2**62 if before_seq is None else before_seq, "limit": limit},
             ).fetchall()
             return self._readable(rows)
+
+    def voices(self) -> Sequence[Job]:
+        """Jobs that have made a voice, or still may, newest first."""
+        with self._reading() as db:
+            return self._voices(db)
+
+    def _voices(self, db: sqlite3.Connection) -> Sequence[Job]:
+        rows = db.execute(f"{_SELECT} WHERE note.makes_voice = 1 ORDER BY job.seq DESC").fetchall()
+        return [job for job in self._readable(rows) if job.open or job.voice_id]
 
     def unfinished(self) -> Sequence[Job]:
         """Jobs that are open, and finished ones whose video is still to be saved."""

@@ -91,10 +91,18 @@ def _m003_notes(db: sqlite3.Connection) -> None:
     )
 
 
+def _m004_modes_and_voices(db: sqlite3.Connection) -> None:
+    """What a job makes, as JSON with a checksum, beside the rest that an older version does not know."""
+    for column in ("made TEXT", "makes_voice INTEGER", "made_seal TEXT"):
+        db.execute(f"ALTER TABLE note ADD COLUMN {column}")
+    db.execute("CREATE INDEX note_makes_voice ON note (makes_voice) WHERE makes_voice = 1")
+
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     _m001_jobs,
     _m002_ended_jobs_are_found_by_request_and_state,
     _m003_notes,
+    _m004_modes_and_voices,
 )
 
 

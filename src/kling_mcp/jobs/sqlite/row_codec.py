@@ -28,6 +28,7 @@ from kling_mcp.jobs.job import (
     Intent,
     Job,
     LostTrack,
+    NewVoice,
     NotSent,
     Progressed,
     ProvenAbsent,
@@ -51,6 +52,7 @@ __all__ = [
     "changes_of",
     "checksum_of",
     "job_of",
+    "note_of",
     "text_of",
     "text_of_path",
     "two_rows",
@@ -94,10 +96,13 @@ JOB: Final = (
 PAYLOAD: Final = ("seq", "intent", "body", "result", "fault", "warnings")
 """The checked columns of the large row: JSON texts."""
 
-NOTE: Final = ("sound", "again", "trouble_code", "trouble", "trouble_since_ms")
+MADE: Final = ("made", "makes_voice")
+"""The checked columns of the note: what the job makes."""
+
+NOTE: Final = ("sound", "again", "trouble_code", "trouble", "trouble_since_ms", *MADE, "made_seal")
 """The columns of the row that an older version did not write."""
 
-_NOTED: Final = frozenset({"sound", "again"})
+_NOTED: Final = frozenset({"sound", "again", "mode", "voice"})
 """What is kept in a note and not in a paper."""
 
 _ON_DISK: Final = {
@@ -157,9 +162,11 @@ def job_of(row: Sequence[Any], *, checked: bool = True) -> Job:
     small, checksum, large, payload_checksum = (
         row[: papers_at - 1], row[papers_at - 1], row[papers_at : notes_at - 1], row[notes_at - 1]
     )  # fmt: skip
-    sound, again, *trouble = row[notes_at:]
+    sound, again, *trouble, made, makes_voice, made_checksum = row[notes_at:]
     if checked and (checksum != checksum_of(small) or payload_checksum != checksum_of(large)):
         raise DamagedRowError("a job's record does not match its checksum")
+    if checked and made is not None and made_checksum != checksum_of((row[0], made, makes_voice)):
+        raise DamagedRowError("a job's note does not match its checksum")
     values: dict[str, Any] = dict(zip(JOB, small, strict=True))
     payload: dict[str, Any] = dict(zip(PAYLOAD, large, strict=True))
     if values["state"] not in STATES:
@@ -168,9 +175,17 @@ def job_of(row: Sequence[Any], *, checked: bool = True) -> Job:
         intent: dict[str, Any] = json.loads(payload["intent"])
         intent["warnings"] = tuple(intent["warnings"])
         intent = {_IN_MEMORY.get(name, name): value for name, value in intent.items()}
+        # A job that an older version has recorded makes what its endpoint's name ends with.
+        noted: dict[str, Any] = {"mode": intent["endpoint_id"].rpartition("/")[2]} if made is None else json.loads(made)
+        voice = noted.pop("voice", None)
         fault = _read(payload["fault"])
         return Job(
-            intent=Intent(**intent, sound=None if sound is None else bool(sound)),
+            intent=Intent(
+                **intent,
+                **noted,
+                sound=None if sound is None else bool(sound),
+                voice=None if voice is None else NewVoice(**voice),
+            ),
             state=values["state"],
             body=_read(payload["body"]),
             result=_read(payload["result"]),
@@ -205,6 +220,18 @@ def two_rows(intent: Intent, day: str, owner: str, now_ms: int) -> tuple[dict[st
     }
     payload = {"intent": _paper_of(intent), "warnings": text_of(intent.warnings)}
     return small, {**dict.fromkeys(PAYLOAD[1:], None), **payload}
+
+
+def note_of(seq: int, intent: Intent) -> dict[str, str | int | None]:
+    """The columns of a new job that an older version does not write, and by which its voice is found."""
+    made = text_of({"mode": intent.mode, **({} if intent.voice is None else {"voice": asdict(intent.voice)})})
+    makes_voice = int(intent.voice is not None)
+    return {
+        "sound": None if intent.sound is None else int(intent.sound),
+        "made": made,
+        "makes_voice": makes_voice,
+        "made_seal": checksum_of((seq, made, makes_voice)),
+    }
 
 
 def changes_of(job: Job, event: Event, leads_to: Step, now_ms: int) -> tuple[dict[str, object], dict[str, object]]:
