@@ -30,11 +30,14 @@ from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import serving
 from tests.conftest import CANARY_KEY
 from tests.jobs.support import intent
+from tests.jobs.support import job as preparing
+from tests.media.recorded import Clip, made
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
+    from kling_mcp.catalog.models import Tool
     from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.job import Job
     from kling_mcp.settings import Settings as AnySettings
@@ -229,6 +232,27 @@ async def test_a_video_that_nobody_wanted_saved_is_saved_once_somebody_does(plac
 
     assert saved.saved_to is not None
     assert place.calls("download") == 1
+
+
+async def called(service: JobService, tool: Tool, **arguments: Any) -> Draft:
+    return await service.prepare(plan(load(), tool, arguments), arguments)
+
+
+async def test_while_a_large_file_is_uploaded_the_job_says_how_far_it_is(place: Place) -> None:
+    (place.folder / "pictures" / "ann.wav").write_bytes(made(Clip("wav", 16.0)))
+    arguments = {"sample": str(place.folder / "pictures" / "ann.wav")}
+    settings = place.settings
+    service = JobService(settings, lambda: Fal(settings), runtime=replace(place.runtime(), new_id=lambda: "kj_ann"))
+    row = preparing("kj_ann")
+    seen: list[str | None] = []
+    place.at = lambda point: seen.append(service.store.as_it_is(row).progress_note) if point == "uploaded" else None
+    with anyio.fail_after(ENOUGH_SECONDS):
+        async with service.open():
+            begun = await service.start(await called(service, "create_voice", **arguments))
+            await over(service, begun.job.job_id)
+
+    assert seen == ["uploading sound: 3 of 3 MB"]
+    assert service.store.as_it_is(row).progress_note is None
 
 
 # ---- what is refused

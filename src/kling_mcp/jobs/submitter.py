@@ -31,14 +31,13 @@ from kling_mcp.jobs.ledger import Limits, Upload
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kling_mcp.catalog.plan import InputKind
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
-    from kling_mcp.jobs.draft import Draft
+    from kling_mcp.jobs.draft import Draft, PreparedInput
     from kling_mcp.jobs.job import Intent
     from kling_mcp.jobs.ledger import ApplyResult
     from kling_mcp.jobs.store import JobStore
-    from kling_mcp.media.pictures import Picture
-    from kling_mcp.media.recordings import Recording
     from kling_mcp.settings import Settings
 
 __all__ = ["Submission", "Submitter"]
@@ -47,6 +46,9 @@ log = logging.getLogger(__name__)
 
 UPLOAD_LIFETIME_SECONDS: Final = 7 * 24 * 3600
 """How long fal keeps an uploaded file: long enough for a queue, short enough for privacy."""
+
+_MB: Final = 1_000_000
+_KINDS: Final[Mapping[InputKind, str]] = {"picture": "picture", "video": "video", "audio": "sound"}
 
 _REUSE_MARGIN_SECONDS: Final = 24 * 3600
 """An upload is used again only while it has at least this long to live."""
@@ -63,6 +65,29 @@ class Submission:
         self.fresh = False
         self.job_id: str | None = None
         self.error: Exception | None = None
+
+
+class _Told:
+    """
+    Says how far an upload is: of a large one in steps of a fiftieth, so that nobody is told each piece.
+
+    Args:
+        say: Called with the words.
+        kind: What is uploaded.
+    """
+
+    def __init__(self, say: Callable[[str], None], kind: str) -> None:
+        self._say = say
+        self._kind = kind
+        self._next = 0
+
+    def __call__(self, sent: int, size: int) -> None:
+        """Take note that *sent* of *size* bytes have left."""
+        if sent < self._next and sent < size:
+            return
+        self._next = sent + max(_MB, size // 50)
+        how_far = f": {sent // _MB} of {round(size / _MB)} MB" if size >= 2 * _MB else ""
+        self._say(f"uploading {self._kind}{how_far}")
 
 
 class Submitter:
@@ -125,13 +150,15 @@ class Submitter:
         self._store.runtime.checkpoint("reserved")
         await self._store.notify(job)
         try:
-            body = await self._body(submission.draft)
+            body = await self._body(job.job_id, submission.draft)
         except KlingError as error:
             await self._store.apply(job.job_id, NotSent(faults.of_error(error)))
             return
         except Exception:
             await self._store.apply(job.job_id, NotSent(faults.UPLOAD_BROKE))
             raise
+        finally:
+            self._store.note_upload(job.job_id, None)
         if self._closing:
             await self._store.apply(job.job_id, NotSent(faults.STOPPED))
             return
@@ -141,12 +168,13 @@ class Submitter:
         """Whether this process is still bringing *job_id* to fal."""
         return job_id in self._busy
 
-    async def _body(self, draft: Draft) -> dict[str, object]:
-        values = [(given.slot.path, await self._sent(given.content)) for given in draft.inputs]
+    async def _body(self, job_id: str, draft: Draft) -> dict[str, object]:
+        values = [(given.slot.path, await self._sent(job_id, given)) for given in draft.inputs]
         return filled(draft.plan.body, values)
 
-    async def _sent(self, content: str | Picture | Recording) -> str:
-        """What stands in the request for *content*: itself, or the link of what is uploaded."""
+    async def _sent(self, job_id: str, given: PreparedInput) -> str:
+        """What stands in the request for *given*: its link or id, or the link of what is uploaded."""
+        content = given.content
         if isinstance(content, str):
             return content
         now_ms = self._store.runtime.now_ms()
@@ -157,7 +185,10 @@ class Submitter:
         if known is not None and self._settings.backend == "fal":
             return known.url
         self._store.runtime.checkpoint("uploading")
-        url = await self._fal().storage.upload(content, lifetime_seconds=UPLOAD_LIFETIME_SECONDS)
+        kind = _KINDS.get(given.slot.kind, "file")
+        tell = _Told(lambda note: self._store.note_upload(job_id, note), kind)
+        tell(0, content.size)
+        url = await self._fal().storage.upload(content, lifetime_seconds=UPLOAD_LIFETIME_SECONDS, progress=tell)
         upload = Upload(content.sha256, url, now_ms + UPLOAD_LIFETIME_SECONDS * 1000)
         self._store.runtime.checkpoint("uploaded")
         await self._store.run(lambda ledger: ledger.remember_upload(upload))
