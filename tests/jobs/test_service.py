@@ -238,6 +238,46 @@ async def called(service: JobService, tool: Tool, **arguments: Any) -> Draft:
     return await service.prepare(plan(load(), tool, arguments), arguments)
 
 
+async def test_a_voice_is_made_and_not_saved_and_its_name_is_of_its_sample_alone(place: Place) -> None:
+    for name, seconds in (("ann.mp3", 6.0), ("bert.mp3", 8.0)):
+        (place.folder / "pictures" / name).write_bytes(made(Clip("mp3", seconds)))
+    ann, bert = (str(place.folder / "pictures" / name) for name in ("ann.mp3", "bert.mp3"))
+    async with place.server() as service:
+        draft = await called(service, "create_voice", sample=ann, name="Ann")
+        begun = await service.start(draft)
+        again = await service.start(await called(service, "create_voice", sample=ann, name="ANN"))
+        job = await over(service, begun.job.job_id)
+        await until(service, job.job_id, lambda _: "file recorded" in place.passed)
+        unfinished = await service.store.run(lambda ledger: ledger.unfinished())
+        taken = await called(service, "create_voice", sample=bert, name="ann")
+        with pytest.raises(InvalidArguments, match="another sample is called Ann already"):
+            await service.check(taken)
+        with pytest.raises(InvalidArguments, match="another sample is called Ann already"):
+            await service.start(taken)
+        other = await service.start(await called(service, "create_voice", sample=bert, name="Bert"))
+        speaking = await called(
+            service,
+            "image_to_video",
+            image="https://example.com/a.png",
+            prompt="x",
+            model="v2.6-pro",
+            voice_ids=["ann"],
+        )
+
+    assert (again.job.job_id, again.fresh) == (job.job_id, False)
+    assert (job.state, job.intent.mode, job.intent.sound, job.cost_microusd) == (
+        "completed",
+        "create-voice",
+        None,
+        7_000,
+    )
+    assert job.voice_id
+    assert (job.saved_to, job.save_trouble, unfinished) == (None, None, [])
+    assert other.fresh
+    assert [given.content for given in speaking.inputs if given.slot.kind == "voice"] == [job.voice_id]
+    assert place.calls("download") == 0
+
+
 async def test_while_a_large_file_is_uploaded_the_job_says_how_far_it_is(place: Place) -> None:
     (place.folder / "pictures" / "ann.wav").write_bytes(made(Clip("wav", 16.0)))
     arguments = {"sample": str(place.folder / "pictures" / "ann.wav")}

@@ -144,7 +144,7 @@ async def finished(client: Client, job_id: str) -> dict[str, Any]:
             job = data(await client.call_tool("get_job", {"job_id": job_id, "wait_seconds": 5}))
             if job["state"] in {"failed", "cancelled", "unknown", "not_submitted"}:
                 return job
-            if job["state"] == "completed" and (job["video"]["saved_to"] or job["warnings"]):
+            if job["state"] == "completed" and ("voice" in job or job["video"]["saved_to"] or job["warnings"]):
                 return job
 
 
