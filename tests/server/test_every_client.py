@@ -160,7 +160,8 @@ async def test_resources_show_what_the_tools_show(transport: str, era: str, tmp_
         job = await finished(client, data(await client.call_tool("image_to_video", SHORT))["job_id"])
         listed = (await client.list_resources()).resources
         uris = [str(resource.uri) for resource in listed]
-        fixed = ["kling://models", "kling://pricing", "kling://jobs", "kling://spend", "ui://kling/job.html"]
+        ours = ("models", "pricing", "jobs", "voices", "spend")
+        fixed = [*(f"kling://{name}" for name in ours), "ui://kling/job.html"]
         assert uris == [*fixed, job["resource"]]
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates] == [
