@@ -110,7 +110,7 @@ async def test_on_a_terminal_one_line_is_drawn_again_and_again() -> None:
     assert {bar.index("│") for bar, *_ in drawn} == {15}
 
 
-@pytest.mark.parametrize("model", load().models)
+@pytest.mark.parametrize("model", [endpoint.model for endpoint in load().of("image-to-video")])
 @pytest.mark.parametrize("shots", [None, 1, 2, 6])
 def test_every_model_takes_what_the_demo_asks_of_it(model: str, shots: int | None) -> None:
     if load().model(model).argument_of("shot") is None and shots not in {None, 1}:
