@@ -132,7 +132,7 @@ def _heading(mode: Mode) -> str:
 def _short_row(endpoint: Endpoint) -> list[str]:
     name = f"`{endpoint.model}`{f' with {endpoint.when}' if endpoint.when else ''}"
     price, _, made = price_text(endpoint).partition(", ")
-    return [name, price, made, endpoint.prices[-1].as_of]
+    return [name, price, made or f"a {endpoint.result}", endpoint.prices[-1].as_of]
 
 
 def _row(endpoint: Endpoint) -> list[str]:

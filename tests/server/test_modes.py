@@ -37,7 +37,7 @@ FILES = {
 
 
 @asynccontextmanager
-async def studio(tmp_path: Path) -> AsyncGenerator[tuple[ServerHarness, Client]]:
+async def server_with_files(tmp_path: Path) -> AsyncGenerator[tuple[ServerHarness, Client]]:
     """A server with every tool, and the files of a user."""
     for name, content in FILES.items():
         await AnyPath(tmp_path / name).write_bytes(content)
@@ -97,7 +97,7 @@ MADE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 async def test_a_job_of_each_mode_is_priced_by_its_files_and_ends_as_a_saved_video(
     tmp_path: Path, tool: str, arguments: dict[str, Any], shown: dict[str, Any]
 ) -> None:
-    async with studio(tmp_path) as (harness, client):
+    async with server_with_files(tmp_path) as (harness, client):
         call = here(tmp_path, arguments)
         estimated = data(await client.call_tool("estimate_cost", {"tool": tool, **call}))
         begun = data(await client.call_tool(tool, call))
@@ -117,6 +117,37 @@ async def test_a_job_of_each_mode_is_priced_by_its_files_and_ends_as_a_saved_vid
     assert request.endpoint_id == job["endpoint"]
 
 
+async def test_a_voice_is_made_of_a_recording_and_used_by_its_name(tmp_path: Path) -> None:
+    async with server_with_files(tmp_path) as (harness, client):
+        call = {"sample": str(tmp_path / "speech.mp3"), "name": "Grandma"}
+        estimated = data(await client.call_tool("estimate_cost", {"tool": "create_voice", **call}))
+        begun = data(await client.call_tool("create_voice", call))
+        made_voice = await finished(client, begun["job_id"])
+        again = data(await client.call_tool("create_voice", call))
+        (listed,) = (await resource(client, "kling://voices"))["voices"]
+        spoken = data(
+            await client.call_tool(
+                "image_to_video",
+                {
+                    "image": str(tmp_path / "ann.jpg"),
+                    "prompt": "<<<voice_1>>> says good morning.",
+                    "model": "v2.6-pro",
+                    "voice_ids": ["grandma"],
+                },
+            )
+        )
+        await finished(client, spoken["job_id"])
+
+    assert estimated["ceiling_usd"] == begun["cost"]["ceiling_usd"] == 0.007
+    assert (made_voice["state"], made_voice["mode"], made_voice["video"]) == ("completed", "create-voice", None)
+    assert made_voice["voice"]["name"] == "Grandma"
+    assert again["job_id"] == begun["job_id"]
+    assert (listed["name"], listed["voice_id"]) == ("Grandma", made_voice["voice"]["voice_id"])
+    recording, video = harness.simulator.accepted
+    assert recording.endpoint_id == "fal-ai/kling-video/create-voice"
+    assert dict(video.body)["voice_ids"] == [made_voice["voice"]["voice_id"]]
+
+
 def with_voices(folder: Path) -> None:
     """A ledger in which two voices were made, and one of them once more."""
     ledger = SqliteLedger(folder, lambda: "ledger-1")
@@ -132,7 +163,7 @@ def with_voices(folder: Path) -> None:
 
 async def test_voices_are_listed_go_by_their_names_and_have_no_pictures(tmp_path: Path) -> None:
     with_voices(tmp_path / "state")
-    async with studio(tmp_path) as (harness, client):
+    async with server_with_files(tmp_path) as (harness, client):
         voice = data(await client.call_tool("get_job", {"job_id": "kj_voice2"}))
         listed = await resource(client, "kling://voices")
         element = {"frontal_image": str(tmp_path / "ann.jpg"), "reference_images": [str(tmp_path / "ann.jpg")]}
@@ -170,7 +201,7 @@ async def test_voices_are_listed_go_by_their_names_and_have_no_pictures(tmp_path
 
 
 async def test_a_finished_video_is_edited_by_the_address_of_its_job(tmp_path: Path) -> None:
-    async with studio(tmp_path) as (harness, client):
+    async with server_with_files(tmp_path) as (harness, client):
         first = await finished(
             client,
             data(await client.call_tool("text_to_video", {"prompt": "A street.", "duration": 5}))["job_id"],
@@ -184,7 +215,7 @@ async def test_a_finished_video_is_edited_by_the_address_of_its_job(tmp_path: Pa
 
 
 async def test_everything_that_is_wrong_with_the_files_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
-    async with studio(tmp_path) as (harness, client):
+    async with server_with_files(tmp_path) as (harness, client):
         error = refused(
             await client.call_tool("lip_sync", here(tmp_path, {"video": "ann.jpg", "audio": str(tmp_path / "no.mp3")}))
         )

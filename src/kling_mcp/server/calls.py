@@ -160,6 +160,7 @@ HANDLERS: Final[Mapping[str, Callable[[Call], Awaitable[Answer]]]] = {
     "cancel_job": _cancel_job,
     "resolve_job": _resolve_job,
     "reference_to_video": lambda call: _make_video(call, "reference_to_video"),
+    "create_voice": lambda call: _make_video(call, "create_voice"),
     "edit_video": lambda call: _make_video(call, "edit_video"),
     "motion_control": lambda call: _make_video(call, "motion_control"),
     "lip_sync": lambda call: _make_video(call, "lip_sync"),

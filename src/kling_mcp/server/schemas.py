@@ -49,8 +49,8 @@ _SOURCES: Final[Mapping[str, str]] = {
 
 _SHORT_SOURCES: Final[Mapping[str, str]] = {
     "picture": "URL or path.",
-    "video": "https URL.",
-    "audio": "https URL.",
+    "video": "URL, path or job_id.",
+    "audio": "URL or path.",
 }
 
 
@@ -66,6 +66,8 @@ _OURS: Final[dict[str, Schema]] = {
     "wait_seconds": {"type": "integer", "description": WAIT},
 }
 """Arguments of every job that are not sent to fal.ai."""
+
+_OURS_IN_SHORT: Final[dict[str, Schema]] = {"max_cost_usd": {"type": "number", "description": "USD agreed to."}}
 
 
 def object_schema(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
@@ -83,8 +85,8 @@ def job_schema(catalog: Catalog, tool: Tool, *, short: bool = False) -> Schema:
     The input of a tool that starts a job, over all models that it can use.
 
     Args:
-        short: Whether to leave out what some models take otherwise, members of lists in words, long lists of values,
-            and ``take`` and ``wait_seconds``; every call is read as if they were listed.
+        short: Whether to leave out what some models take otherwise or can do without, and ``take``
+            and ``wait_seconds``; every call is read as if they were listed.
     """
     suitable = _endpoints_for(catalog, tool)
     usual = catalog.default_of(*modes_of(catalog, tool)).model
@@ -97,6 +99,8 @@ def job_schema(catalog: Catalog, tool: Tool, *, short: bool = False) -> Schema:
         if not accepting:
             continue
         argument = accepting[0].arguments[name]
+        if short and not argument.required and len(accepting) < len(suitable):
+            continue
         always = len(accepting) == len(suitable) and all(one.arguments[name].required for one in accepting)
         words: list[str] = []
         if argument.kind in _SOURCES and argument.kind not in said and not argument.many:
@@ -109,29 +113,13 @@ def job_schema(catalog: Catalog, tool: Tool, *, short: bool = False) -> Schema:
         else:
             # The first tool says which models take each argument; here, which one takes all.
             models = f"Default {usual}; {_most_capable(suitable, tool)} takes every argument"
-        if short:
-            properties[name] = _in_short(accepting, name, words)
-        else:
-            properties[name] = _property(catalog, name, accepting, words)
+        properties[name] = _property(catalog, name, accepting, words)
         if always:
             required.append(name)
     if len(_models(suitable)) > 1:
         properties["model"] = {"type": "string", "description": f"{_tiers(suitable)}. {models}."}
-    ours = {"max_cost_usd": _OURS["max_cost_usd"]} if short else _OURS
+    ours = _OURS_IN_SHORT if short else _OURS
     return object_schema(properties | _OWN.get(tool, {}) | ours, required)
-
-
-def _in_short(accepting: list[Endpoint], name: str, words: Iterable[str]) -> Schema:
-    argument = accepting[0].arguments[name]
-    schema = _typed([endpoint.arguments[name] for endpoint in accepting])
-    if len(schema.get("enum", ())) > _MOST_LISTED:
-        del schema["enum"]
-    for member in schema.get("items", {}).get("properties", {}).values():
-        member.pop("description", None)
-    return schema | {"description": " ".join([argument.description, *words])}
-
-
-_MOST_LISTED: Final = 12
 
 
 def _instead_of(argument: Argument, suitable: list[Endpoint], accepting: list[Endpoint]) -> str:
@@ -146,9 +134,10 @@ _OWN: Final[Mapping[str, dict[str, Schema]]] = {
     "edit_video": {
         "mode": {
             "type": "string",
-            "description": "edit (default): changes the video. reference: a new shot in its manner.",
+            "description": "edit (default) or reference: a new shot; takes duration, aspect_ratio.",
         }
     },
+    "create_voice": {"name": {"type": "string", "description": "Its name in voice_ids and voice_id."}},
 }
 """Arguments of one tool that are not sent to fal.ai."""
 
@@ -195,8 +184,15 @@ def _arguments(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
 
 def _property(catalog: Catalog, name: str, accepting: list[Endpoint], words: Iterable[str] = ()) -> Schema:
     arguments = [endpoint.arguments[name] for endpoint in accepting]
+    schema = _typed(arguments)
+    if len(schema.get("enum", ())) > _MOST_LISTED:
+        del schema["enum"]
     said = [arguments[0].description, *_exceptions(catalog, name, accepting), *words]
-    return {**_typed(arguments), "description": " ".join(said)}
+    return {**schema, "description": " ".join(said)}
+
+
+_MOST_LISTED: Final = 12
+"""How many choices of an argument the list of tools has; `list_models` has all."""
 
 
 def _accepted_by(catalog: Catalog, suitable: list[Endpoint], accepting: list[Endpoint]) -> list[str]:

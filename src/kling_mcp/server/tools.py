@@ -270,10 +270,19 @@ TOOLS: Final[dict[str, Tool]] = {
             shown=True,
         ),
         Tool(
+            name="create_voice",
+            title="Create voice",
+            description="Spends money ({prices}): makes a voice of a recording, for voice_ids and voice_id. Its "
+            "name is in kling://voices.",
+            annotations=_SPENDS,
+            takes=partial(job_schema, tool="create_voice", short=True),
+            gives=JobView,
+            toolset="reference",
+        ),
+        Tool(
             name="edit_video",
             title="Edit video",
-            description="Spends money, by the seconds of the video ({prices}): changes it as the prompt says, or "
-            "makes a new shot after it.",
+            description="Spends money ({prices}): changes a video by its prompt.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="edit_video", short=True),
             gives=JobView,
@@ -282,8 +291,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="motion_control",
             title="Motion control",
-            description="Spends money, by the seconds of the video ({prices}): the person of the image moves as in the "
-            "video.",
+            description="Spends money ({prices}): a pictured person moves as in a video.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="motion_control", short=True),
             gives=JobView,
@@ -292,8 +300,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="lip_sync",
             title="Lip sync",
-            description="Spends money, by the seconds of the video ({prices}): moves its lips to an audio, or to text "
-            "that a voice speaks.",
+            description="Spends money ({prices}): a video's lips follow audio or text.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="lip_sync", short=True),
             gives=JobView,
@@ -302,7 +309,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="talking_avatar",
             title="Talking avatar",
-            description="Spends money, by the seconds of the audio ({prices}): the person of the image speaks it.",
+            description="Spends money ({prices}): a pictured person speaks an audio.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="talking_avatar", short=True),
             gives=JobView,
