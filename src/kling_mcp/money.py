@@ -31,8 +31,8 @@ def usd(amount: Decimal) -> float:
 
 
 def usd_text(amount: Decimal | float) -> str:
-    """*amount* as people read it: ``$0.56``; below a cent as it is, ``$0.007``."""
-    return f"${amount:.2f}" if amount == 0 or amount >= _CENT else f"${amount:.4f}".rstrip("0")
+    """*amount* as people read it: ``$0.56``; below a cent ``$0.007``."""
+    return f"${amount:.3f}" if Decimal("0.001") <= amount < _CENT else f"${amount:.2f}"
 
 
 def microusd_text(amount_microusd: int, rounding: str = ROUND_HALF_EVEN) -> str:

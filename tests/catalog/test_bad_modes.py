@@ -159,7 +159,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (LIPS, {"audio": SOUND, "text": "Hello.", "voice": "uk_boy1"}, "audio", ("With text", "audio instead of text")),
     (LIPS, {"voice": "uk_boy1"}, "voice", ("With audio, lip_sync does not take voice", "text instead of audio")),
     (LIPS, {"voice_speed": 1.5}, "voice_speed", ("With audio", "text instead of audio")),
-    (LIPS, {**SAID, "text": None}, "text", ("text is empty", "up to 120 characters", "Or give audio instead.")),
+    (LIPS, {**SAID, "text": None}, "text", ("text is empty", "Up to 120 characters", "Or give audio instead.")),
     (LIPS, {**SAID, "text": "x" * 121}, "text", ("121 characters", "up to 120")),
     (LIPS, {**SAID, "text": ["a"]}, "text", ("a text is expected",)),
     (LIPS, {**SAID, "voice": None}, "voice", ("voice is empty; lip_sync needs it", "uk_boy1")),
@@ -182,7 +182,7 @@ CASES: list[tuple[Tool, dict[str, Any], str, tuple[str, ...]]] = [
     (LIPS, {"model": "lip-sync"}, "model", ("The nearest is lipsync.",)),
     # A person in a picture says something
     (AVATAR, {"image": None}, "image", ("image is empty; talking_avatar needs it",)),
-    (AVATAR, {"audio": {}}, "audio", ("audio is empty; talking_avatar needs it", "up to 300 s")),
+    (AVATAR, {"audio": {}}, "audio", ("audio is empty; talking_avatar needs it", "Up to 300 s")),
     (AVATAR, {"audio": True}, "audio", ("true; an https URL",)),
     (AVATAR, {"image": "kling://jobs/kj_abc"}, "image", ("kling://jobs/kj_abc/last-frame",)),
     (AVATAR, {"portrait": IMAGE}, "portrait", ("The nearest is image.",)),

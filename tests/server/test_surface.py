@@ -185,9 +185,7 @@ async def test_the_list_of_tools_is_small(
 
     size = len(json.dumps({"tools": tools}, ensure_ascii=False, separators=(",", ":")).encode())
     with capsys.disabled():
-        print(
-            f"\ntools/list of {toolsets} in {era}, confirming {confirm}: {size} bytes, about {size // TOKEN_BYTES} tokens"
-        )
+        print(f"\n{toolsets} in {era}, confirming {confirm}: {size} bytes, {size // TOKEN_BYTES} tokens")
     # Asking always is said in each tool that spends.
     assert size <= MOST_TOKENS[toolsets] * TOKEN_BYTES + (200 if confirm == "always" else 0)
 
