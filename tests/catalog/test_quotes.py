@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from kling_mcp.catalog.models import load
-from kling_mcp.catalog.pricing import quote
+from kling_mcp.catalog.plan import plan
+from kling_mcp.catalog.pricing import quote, quote_plan
 
 PRICES: list[tuple[str, int, bool | None, bool, str, str]] = [
     # model, seconds, audio, voice, estimate, ceiling
@@ -86,3 +87,15 @@ def test_a_disagreement_keeps_fractions_of_a_cent() -> None:
 
     assert "makes $1.26," in warning
     assert "makes $1.512." in warning
+
+
+def test_half_as_much_again_is_held_where_sources_leave_open_whether_a_video_of_an_element_is_billed() -> None:
+    call = {"prompt": "@Element1 runs.", "duration": 5, "model": "o3-pro"}
+    face = {"frontal_image": "https://example.com/a.png", "reference_images": ["https://example.com/b.png"]}
+    pictured, filmed = (
+        quote_plan(plan(load(), "reference_to_video", {**call, "elements": [element]}))
+        for element in (face, {"video": "https://example.com/a.mp4"})
+    )
+
+    assert filmed.estimated_usd == pictured.estimated_usd
+    assert filmed.ceiling_usd == pictured.ceiling_usd * Decimal("1.5")

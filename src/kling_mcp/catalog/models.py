@@ -272,7 +272,8 @@ class Rule(_Part):
     A rule across fields, as data.
 
     ``of``, ``counts`` and ``groups`` hold selectors: ``shots[].prompt`` is the prompt of every shot, ``shots[]`` every
-    shot. ``kling_mcp.catalog.rules`` says what the kinds mean.
+    shot. ``kling_mcp.catalog.rules`` says what the kinds mean. Where one of kind ``given`` applies, ``ceiling_times``
+    as much as the price is held.
     """
 
     kind: RuleKind
@@ -286,6 +287,7 @@ class Rule(_Part):
     marker: str = ""
     counts: tuple[_Text, ...] = ()
     groups: tuple[tuple[_Text, ...], ...] = ()
+    ceiling_times: _Amount | None = None
 
 
 class Price(_Part):

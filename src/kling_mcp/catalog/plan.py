@@ -133,6 +133,7 @@ class Plan:
         longest: How long the inputs may be, in seconds, by argument.
         length_rules: The rules behind that, besides the limits of each input.
         name: What the voice that is made is to be called; None where the call has no name.
+        ceiling_times: How many times its price the job may cost, where sources leave that open.
         missing: What a real call would need besides; only in an estimate.
 
     """
@@ -155,6 +156,7 @@ class Plan:
     longest: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
     length_rules: tuple[Rule, ...] = ()
     name: str | None = None
+    ceiling_times: Decimal = Decimal(1)
 
     @property
     def pictures(self) -> tuple[InputSlot, ...]:
@@ -223,6 +225,7 @@ def plan(catalog: Catalog, tool: Tool, arguments: Mapping[str, object], endpoint
         longest=_longest(endpoint, case, given),
         length_rules=rules.of_lengths(endpoint, given),
         name=called,
+        ceiling_times=findings.ceiling_times,
     )
 
 

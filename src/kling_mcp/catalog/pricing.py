@@ -69,6 +69,7 @@ def quote_plan(plan: Plan, measured: Mapping[str, Decimal | None] | None = None)
         tier=plan.tier,
         inputs={**plan.input_seconds, **{name: length for name, length in (measured or {}).items() if length}},
         longest=plan.longest,
+        ceiling_times=plan.ceiling_times,
     )
 
 
@@ -81,6 +82,7 @@ def quote(
     tier: str = "",
     inputs: Mapping[str, Decimal | None] | None = None,
     longest: Mapping[str, Decimal] | None = None,
+    ceiling_times: Decimal = Decimal(1),
 ) -> Quote:
     """
     Price a job.
@@ -93,6 +95,7 @@ def quote(
         tier: The value of the endpoint's ``tier_argument``.
         inputs: The length of each video and sound that is given; None where it is not known.
         longest: How long each of them may be, where that is less than the endpoint's limits.
+        ceiling_times: How many times its price the job may cost, by the endpoint's rules.
 
     Raises:
         NotAvailable: The endpoint has no list price.
@@ -113,7 +116,7 @@ def quote(
     highest = max(reversed(endpoint.prices), key=lambda price: price.rate(tier))
     estimated_usd = newest.rate(tier) * counted.expected
     least_ceiling_usd = highest.rate(tier) * counted.expected
-    ceiling_usd = highest.rate(tier) * counted.most
+    ceiling_usd = highest.rate(tier) * counted.most * ceiling_times
     warnings = list(counted.warnings)
     if least_ceiling_usd != estimated_usd:
         unit = "" if newest.usd_per_call is not None else "/s"

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kling_mcp.catalog.models import TOOLS
@@ -243,6 +244,7 @@ def _given(rule: Rule, case: _Case) -> None:
     for selector in rule.of:
         for path, _ in case.select(selector):
             case.broken(rule, path, "", f"Leave out {path}.")
+            case.findings.ceiling_times = max(case.findings.ceiling_times, rule.ceiling_times or Decimal(1))
 
 
 def _one_group(rule: Rule, case: _Case) -> None:

@@ -16,6 +16,7 @@ import re
 import string
 import unicodedata
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -105,6 +106,7 @@ class ValidationReport:
         missing: Paths of what a real call would need.
         warnings: Sentences for the caller.
         faults: What is wrong.
+        ceiling_times: How many times its price the job may cost.
         refusal: The error that they make together.
 
     """
@@ -113,6 +115,7 @@ class ValidationReport:
     missing: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
     faults: list[ArgumentFault] = field(default_factory=list[ArgumentFault])
+    ceiling_times: Decimal = Decimal(1)
     refusal: type[InvalidArguments | UnknownModel] = InvalidArguments
 
     @contextlib.contextmanager
