@@ -439,11 +439,12 @@ class SpendView(View):
 
 
 class ConfirmationView(View):
-    """A job that is not started, because its price needs the user's agreement."""
+    """A job or a film that is not started, because its price needs the user's agreement."""
 
     state: Literal["needs_confirmation"]
     job_id: None
-    model: str
+    film_id: str | None = None
+    model: str | None = None
     cost: CostView
     warnings: list[str]
     next_step: str
