@@ -20,6 +20,7 @@ from kling_mcp.media.allowed_paths import FolderHandle, system
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
+    from typing import BinaryIO
 
 __all__ = ["DownloadError", "Reason", "UnfinishedFile", "disk_errors"]
 
@@ -174,6 +175,12 @@ class UnfinishedFile:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._open, view) :]
+
+    def rewritten(self) -> BinaryIO:
+        """The part, emptied, for what writes here and there; to be closed before it is published."""
+        self.restart(None, None)
+        with disk_errors():
+            return os.fdopen(os.dup(self._open), "r+b")
 
     def is_whole_mp4(self) -> bool | None:
         """
