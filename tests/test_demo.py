@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -19,6 +18,7 @@ from kling_mcp.catalog.added import AddedEndpoints
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.plan import plan
 from kling_mcp.commands.demo import _arguments, _film, _Progress, is_mp4
+from kling_mcp.commands.terminal import Screen
 from kling_mcp.errors import SettingsError
 
 SPEED = "200"
@@ -88,15 +88,16 @@ class Terminal(io.StringIO):
 
 @pytest.mark.anyio
 async def test_on_a_terminal_one_line_is_drawn_again_and_again() -> None:
-    with contextlib.redirect_stdout(Terminal()) as terminal:
-        progress = _Progress(_film("o3-standard", 2, BUNDLED))
-        progress.queued(1)
-        progress.queued(0)
-        await progress.said(1.0, 100.0, "rendering, about 9 s left: Shot 1 of 2: 25% of the video.")
-        await progress.said(2.0, 100.0, "rendering, about 5 s left")
-        progress.queued(0)
-        await progress.said(3.0, 100.0, "rendering, about 4 s left: Shot 2 of 2: 50% of the video.")
-        progress.end("completed")
+    terminal = Terminal()
+    progress = _Progress(_film("o3-standard", 2, BUNDLED), Screen(terminal))
+
+    progress.queued(1)
+    progress.queued(0)
+    await progress.said(1.0, 100.0, "rendering, about 9 s left: Shot 1 of 2: 25% of the video.")
+    await progress.said(2.0, 100.0, "rendering, about 5 s left")
+    progress.queued(0)
+    await progress.said(3.0, 100.0, "rendering, about 4 s left: Shot 2 of 2: 50% of the video.")
+    progress.end("completed")
 
     drawn = [frame.split() for frame in terminal.getvalue().split("\r\033[K") if frame]
     assert [(bar.count("█"), " ".join(words)) for bar, _, *words in drawn] == [

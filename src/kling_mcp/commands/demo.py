@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from kling_mcp.catalog.added import FOLDER, added_endpoints
+from kling_mcp.commands.terminal import Screen, bar
 from kling_mcp.errors import SettingsError, UnknownModel
 from kling_mcp.money import usd_text
 from kling_mcp.settings import Settings, expanded
@@ -47,7 +48,6 @@ _SHOT_SECONDS: Final = 3
 _ONE_SHOT_SECONDS: Final = 5
 _SPEED: Final = 25.0
 _LONGEST_SECONDS: Final = 300.0
-_BAR: Final = 30
 _WAITING: Final = frozenset({"preparing", "submitting", "queued", "running"})
 _LOG_LINE: Final = re.compile(r"Shot (\d+) of \d+: (\d+)%")
 """The simulator's own log line; it tells more than the time that has passed."""
@@ -192,7 +192,7 @@ async def _play(client: Client, film: _Film, picture: Path, speed: float) -> int
         return 1
     print(f"Job       {job['job_id']} on {job['model']}")
     began = time.monotonic()
-    progress = _Progress(film)
+    progress = _Progress(film, Screen())
     while job["state"] in _WAITING or _unsaved(job):
         progress.queued(job["queue_position"])
         job = await _call(client, "get_job", {"job_id": job["job_id"], "wait_seconds": 1}, progress.said)
@@ -228,9 +228,9 @@ def _unsaved(job: dict[str, Any]) -> bool:
 class _Progress:
     """A bar with the film's cuts: redrawn on a terminal, a line for each thing that happens elsewhere."""
 
-    def __init__(self, film: _Film) -> None:
+    def __init__(self, film: _Film, screen: Screen) -> None:
         self._film = film
-        self._live = sys.stdout.isatty()
+        self._screen = screen
         self._place: int | None = None
         self._shot = 0
 
@@ -238,7 +238,7 @@ class _Progress:
         """The place in fal's line, 0 for the next one to start."""
         if position is None or self._shot:
             return
-        if self._live or position != self._place:
+        if self._screen.live or position != self._place:
             self._draw(0.0, f"in line, place {position + 1}")
         self._place = position
 
@@ -253,11 +253,10 @@ class _Progress:
         if state == "completed":
             self._rendering(self._film.shots, 1.0)
         self._draw(1.0 if state == "completed" else 0.0, state)
-        if self._live:
-            print()
+        self._screen.end()
 
     def _rendering(self, shot: int, part: float) -> None:
-        if self._live:
+        if self._screen.live:
             self._shot = shot
             self._draw(part, f"rendering shot {shot} of {self._film.shots}")
             return
@@ -268,15 +267,11 @@ class _Progress:
             self._shot = number
 
     def _draw(self, part: float, words: str) -> None:
-        line = f"          {self._bar(part)} {part:4.0%}  {words}"
-        print(f"\r\033[K{line}" if self._live else line, end="" if self._live else "\n", flush=True)
-
-    def _bar(self, part: float) -> str:
-        whole = self._film.cuts[-1]
-        cells = ["█" if cell < round(part * _BAR) else "░" for cell in range(_BAR)]
-        for cut in reversed(self._film.cuts[1:-1]):
-            cells.insert(round(cut / whole * _BAR), "│")
-        return "".join(cells)
+        line = f"          {bar(part, self._film.cuts)} {part:4.0%}  {words}"
+        if self._screen.live:
+            self._screen.draw([line])
+        else:
+            self._screen.write(line)
 
 
 def _report(job: dict[str, Any], took_seconds: float, speed: float) -> int:

@@ -1,5 +1,5 @@
 """
-``kling-mcp doctor``: would a job work, and if not, what to do.
+``kling-mcp doctor``: would a job work, and if not, what to do first.
 
 Every question is free. The key is tried by asking for list prices, the hosts
 by asking for nothing in particular, the folders by a file without a name that
@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import tempfile
-import textwrap
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,6 +24,7 @@ from kling_mcp.catalog.added import added_endpoints
 from kling_mcp.catalog.models import load
 from kling_mcp.catalog.pricing import quote
 from kling_mcp.commands.jobs import ledger_at
+from kling_mcp.commands.terminal import paragraph
 from kling_mcp.errors import FalUnreachable, KlingError, LedgerUnavailable, RateLimited, SettingsError
 from kling_mcp.fal.failures import Intercepted
 from kling_mcp.fal.http import Deadline, FalHttp, TransportError
@@ -36,17 +36,22 @@ from kling_mcp.money import dollars, microusd_text, usd_text
 from kling_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     from kling_mcp.jobs.sqlite.engine import SqliteLedger
 
-__all__ = ["Finding", "doctor", "examine"]
+__all__ = ["Finding", "doctor", "examine", "report"]
 
 Mark = Literal["ok", "note", "stop"]
 
 _MARKS: Final[dict[Mark, str]] = {"ok": "✓", "note": "!", "stop": "✗"}
+_GROUPS: Final[tuple[tuple[Mark, str], ...]] = (
+    ("stop", "Would stop a job"),
+    ("note", "Worth knowing"),
+    ("ok", "In order"),
+)
 _SUBJECT: Final = 8
 _OLD_PRICES_DAYS: Final = 120
 _LITTLE_SPACE_BYTES: Final = 500_000_000
@@ -55,27 +60,52 @@ _MEDIA: Final = {"av": "PyAV", "PIL": "Pillow", "pi_heif": "pi-heif"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: *stop* means that a job would not work, *note* that something is worth knowing."""
+    """
+    One thing that a job needs: *stop* means that a job would not work, *note* that something is worth knowing.
+
+    Args:
+        text: How it is, and what can be done about it.
+        remedy: What to do, as the shortest sentence that helps; empty where nothing has to be done.
+    """
 
     mark: Mark
     subject: str
     text: str
+    remedy: str = ""
 
 
 def doctor() -> int:
-    """Print a line for each thing that a job needs; 1 if something would stop one."""
+    """Print what a job needs, in groups, and what to do first; 1 if something would stop a job."""
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)
     try:
-        settings = Settings.from_environment()
+        findings = anyio.run(examine, Settings.from_environment())
     except SettingsError as error:
-        _print(Finding("stop", "settings", str(error)), width)
-        return 1
-    findings = anyio.run(examine, settings)
-    for finding in findings:
-        _print(finding, width)
+        findings = [Finding("stop", "settings", str(error), "Put that setting right in the server's configuration.")]
+    print("\n".join(report(findings, width)))
+    return 1 if any(finding.mark == "stop" for finding in findings) else 0
+
+
+def report(findings: Sequence[Finding], width: int) -> Iterator[str]:
+    """
+    *findings* in lines of at most *width*, what stops jobs first, and what to do first in the last line.
+
+    Within a group the order of *findings* is kept: a job needs the first of them first.
+    """
+    for mark, title in _GROUPS:
+        group = [finding for finding in findings if finding.mark == mark]
+        if group:
+            yield title
+            for finding in group:
+                yield paragraph(f"{_MARKS[mark]} {finding.subject:<{_SUBJECT}}  ", finding.text, width)
+            yield ""
     stops = sum(finding.mark == "stop" for finding in findings)
-    print(f"\n{f'{stops} of these would stop a job.' if stops else 'A job would work.'} Nothing was spent.")
-    return 1 if stops else 0
+    todo = [one.remedy for mark in ("stop", "note") for one in findings if one.mark == mark and one.remedy]
+    works = f"{stops} of these would stop a job." if stops else "A job would work."
+    if not todo:
+        yield f"{works if stops else 'All is well: a job would work.'} Nothing was spent."
+        return
+    yield f"{works} Nothing was spent."
+    yield f"Do this first: {todo[0]}"
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -84,12 +114,6 @@ async def examine(settings: Settings) -> list[Finding]:
     findings += await _fal(settings)
     findings += [*_folders(settings), *await anyio.to_thread.run_sync(lambda: list(_ledger(settings)))]
     return [*findings, _media(), _prices(datetime.now(UTC).date()), *_added(settings)]
-
-
-def _print(finding: Finding, width: int) -> None:
-    head = f"{_MARKS[finding.mark]} {finding.subject:<{_SUBJECT}}  "
-    body = textwrap.wrap(finding.text, width - len(head), break_long_words=False, break_on_hyphens=False)
-    print(head + f"\n{' ' * len(head)}".join(body))
 
 
 def _version() -> Finding:
@@ -118,7 +142,12 @@ async def _fal(settings: Settings) -> list[Finding]:
             for name, base in named.items():
                 tasks.start_soon(ask, name, base)
         found = [
-            Finding("stop", "hosts", f"{named[name]} could not be reached: {unreachable[name]}. {_NETWORK}")
+            Finding(
+                "stop",
+                "hosts",
+                f"{named[name]} could not be reached: {unreachable[name]}. {_NETWORK}",
+                f"Let this machine reach {named[name]}.",
+            )
             for name in named
             if name in unreachable
         ]
@@ -147,17 +176,21 @@ async def _unreachable(http: FalHttp, base: str) -> str | None:
 async def _key(settings: Settings, http: FalHttp, *, asked: bool) -> Finding:
 
     if settings.fal_key is None:
-        return Finding("stop", "key", _NO_KEY)
+        return Finding("stop", "key", _NO_KEY, "Make a key at https://fal.ai/dashboard/keys and set it as FAL_KEY.")
     if not asked:
         return Finding("note", "key", "FAL_KEY is set; it could not be tried, because fal.ai was not reached.")
     try:
         await FalPlatform(http).prices([load().default.endpoint_id])
     except Intercepted as error:
-        return Finding("stop", "key", f"FAL_KEY is set; it could not be tried. {error.what} {error.next_step}")
+        return Finding(
+            "stop", "key", f"FAL_KEY is set; it could not be tried. {error.what} {error.next_step}", error.next_step
+        )
     except (RateLimited, FalUnreachable) as error:
-        return Finding("note", "key", f"FAL_KEY is set; it could not be tried just now. {error.what}")
+        return Finding(
+            "note", "key", f"FAL_KEY is set; it could not be tried just now. {error.what}", "Run doctor again later."
+        )
     except KlingError as error:
-        return Finding("stop", "key", f"{error.what} {error.next_step}")
+        return Finding("stop", "key", f"{error.what} {error.next_step}", error.next_step)
     return Finding("ok", "key", "FAL_KEY is set, and fal.ai takes it.")
 
 
@@ -193,17 +226,22 @@ def _writable(subject: str, folder: Path, variable: str) -> Finding:
             free_bytes = disk.free_bytes(nearest)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return Finding("stop", subject, f"{folder} cannot be written ({reason}). {variable} can name another folder.")
+        text = f"{folder} cannot be written ({reason}). {variable} can name another folder."
+        return Finding("stop", subject, text, f"Let {folder} be written, or name another folder in {variable}.")
     if free_bytes is not None and free_bytes < _LITTLE_SPACE_BYTES:
-        return Finding("note", subject, f"{folder} has {free_bytes // 1_000_000} MB left; a video takes up to 50 MB.")
+        text = f"{folder} has {free_bytes // 1_000_000} MB left; a video takes up to 50 MB."
+        return Finding("note", subject, text, f"Make room on the disk of {folder}.")
     return Finding("ok", subject, f"{folder} {'can be written' if nearest == folder else 'will be made'}.")
+
+
+_LEDGER: Final = "Put the ledger in order, as said above; until then nothing is spent."
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
     try:
         ledger = ledger_at(settings)
     except LedgerUnavailable as error:
-        yield Finding("stop", "ledger", error.what)
+        yield Finding("stop", "ledger", error.what, _LEDGER)
         return
     if ledger is None:
         yield Finding("ok", "ledger", "None yet; the first job makes it.")
@@ -212,13 +250,13 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     try:
         trouble = ledger.trouble or ledger.check()
         if trouble is not None:
-            yield Finding("stop", "ledger", trouble)
+            yield Finding("stop", "ledger", trouble, _LEDGER)
             return
         yield _record(ledger)
         today = ledger.spend(time.time_ns() // 1_000_000)[0]
         yield _budget(settings, today.held_microusd, today.spent_microusd)
     except LedgerUnavailable as error:
-        yield Finding("stop", "ledger", error.what)
+        yield Finding("stop", "ledger", error.what, _LEDGER)
     finally:
         ledger.close()
 
@@ -230,7 +268,7 @@ def _record(ledger: SqliteLedger) -> Finding:
     if not unknown:
         return Finding("ok", "ledger", whole)
     text = f"{whole} In state unknown, so perhaps charged: {', '.join(unknown)}. Ask the assistant to resolve it."
-    return Finding("note", "ledger", text)
+    return Finding("note", "ledger", text, f"Ask the assistant to resolve job {unknown[0]}.")
 
 
 def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Finding:
@@ -244,7 +282,9 @@ def _budget(settings: Settings, held_microusd: int, spent_microusd: int) -> Find
         return Finding("ok", "budget", text)
     name = "KLING_MCP_MAX_JOB_USD" if settings.max_job_usd < cheapest else "KLING_MCP_DAILY_BUDGET_USD"
     least = usd_text(cheapest)
-    return Finding("stop", "budget", f"{text} The cheapest video holds {least}: {name} is too low for it.")
+    text = f"{text} The cheapest video holds {least}: {name} is too low for it."
+    wait = "" if settings.max_job_usd < cheapest or settings.daily_budget_usd < cheapest else "Wait for 00:00 UTC, or "
+    return Finding("stop", "budget", text, f"{wait}{'raise' if wait else 'Raise'} {name}.")
 
 
 def _cheapest_usd() -> Decimal:
@@ -268,7 +308,7 @@ def _media() -> Finding:
         f"Not installed: {', '.join(missing)}. PyAV and Pillow show frames of videos, Pillow converts pictures, and "
         f"pi-heif reads HEIC. To install them: {INSTALL_HINT}"
     )
-    return Finding("note", "media", text)
+    return Finding("note", "media", text, f"Install what shows videos and converts pictures: {INSTALL_HINT}")
 
 
 def _prices(today: date) -> Finding:
@@ -277,7 +317,8 @@ def _prices(today: date) -> Finding:
     text = f"The newest list price is from {newest}, {days} days ago."
     if days <= _OLD_PRICES_DAYS:
         return Finding("ok", "prices", text)
-    return Finding("note", "prices", f"{text} kling-mcp catalog check compares with fal.ai's.")
+    text = f"{text} kling-mcp catalog check compares with fal.ai's."
+    return Finding("note", "prices", text, "Run kling-mcp catalog check.")
 
 
 def _first_day(as_of: str) -> date:

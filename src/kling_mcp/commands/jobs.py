@@ -13,11 +13,18 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kling_mcp.commands.job_page import age, job_page, price, short_path
+from kling_mcp.commands.terminal import Screen, clip, plain
+from kling_mcp.commands.watch import watch
+from kling_mcp.errors import UnknownJob
+from kling_mcp.ids import job_id_in
 from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.money import microusd_text, usd_text
-from kling_mcp.settings import expanded
+from kling_mcp.server.views import prompt_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from kling_mcp.jobs.job import Job
     from kling_mcp.jobs.ledger import DaySpend
     from kling_mcp.settings import Settings
@@ -25,25 +32,65 @@ if TYPE_CHECKING:
 __all__ = ["jobs", "ledger_at"]
 
 _PAGE: Final = 200
-_AGES: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+_LONGEST_PROMPT: Final = 500
 
 
-def jobs(settings: Settings) -> int:
-    """Print every job, newest first, and today's money; 1 if the ledger is in trouble."""
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def jobs(
+    settings: Settings,
+    named: str = "",
+    *,
+    follow: bool = False,
+    screen: Screen | None = None,
+    now_ms: Callable[[], int] = _now_ms,
+    pause: Callable[[float], None] = time.sleep,
+) -> int:
+    """
+    Show every job and today's money, or one job in full, or follow those that are open.
+
+    The ledger is read and nothing else is done.
+
+    Args:
+        named: A job's id, or fal's request id, in any spelling; empty for all jobs.
+        follow: Show what becomes of open jobs until none is left, or until Ctrl-C.
+        screen: Where it is shown.
+        now_ms: UTC milliseconds since 1970.
+        pause: Waits for a number of seconds between two looks.
+
+    Returns:
+        0; 1 if the ledger is in trouble, 130 if Ctrl-C ended the following.
+
+    Raises:
+        UnknownJob: No job has that id.
+        LedgerUnavailable: The ledger cannot be read.
+    """
+    screen = Screen() if screen is None else screen
     ledger = ledger_at(settings)
     if ledger is None:
-        print(f"No jobs yet: there is no ledger in {settings.data_dir}.")
+        if named:
+            raise UnknownJob(job_id_in(named))
+        screen.write(f"No jobs yet: there is no ledger in {settings.data_dir}.")
         return 0
-    now_ms = time.time_ns() // 1_000_000
     try:
         trouble = ledger.trouble
         if trouble is not None:
             print(f"kling-mcp: {trouble}", file=sys.stderr)
-        _print_jobs(ledger, now_ms)
-        print(f"\n{_today(ledger.spend(now_ms)[0], settings)}")
+        one = _named(ledger, named) if named else None
+        code = 0
+        if follow:
+            code = watch(ledger, screen, now_ms, pause, only=one and one.job_id)
+        elif one is not None:
+            screen.write(job_page(one, now_ms(), screen.width))
+        else:
+            for line in _table(ledger, now_ms(), screen.width):
+                screen.write(line)
+            screen.write(f"\n{_today(ledger.spend(now_ms())[0], settings)}")
     finally:
         ledger.close()
-    return 0 if trouble is None else 1
+    return code or (0 if trouble is None else 1)
 
 
 def ledger_at(settings: Settings) -> SqliteLedger | None:
@@ -63,54 +110,42 @@ def ledger_at(settings: Settings) -> SqliteLedger | None:
     return SqliteLedger(settings.data_dir, lambda: uuid.uuid4().hex, name)
 
 
-def _print_jobs(ledger: SqliteLedger, now_ms: int) -> None:
+def _named(ledger: SqliteLedger, named: str) -> Job:
+    job_id = job_id_in(named)
+    found = ledger.of_request(job_id)
+    return ledger.get(job_id) if found is None else found
+
+
+def _table(ledger: SqliteLedger, now_ms: int, width: int) -> Iterator[str]:
     page = ledger.page(limit=_PAGE)
     if not page:
-        print("No jobs yet.")
+        yield "No jobs yet."
         return
-    print(f"{'JOB':<25} {'STATE':<13} {'MODEL':<17} {'VIDEO':>5}  {'COST':>7}  {'AGE':>6}")
+    yield f"{'JOB':<25} {'STATE':<13} {'MODEL':<17} {'VIDEO':>5}  {'PRICE':>7}  {'AGE':>6}"
     while page:
         for job in page:
-            _print_job(job, now_ms)
+            yield from _rows(job, now_ms, width)
         page = ledger.page(limit=_PAGE, before_seq=page[-1].seq)
 
 
-def _print_job(job: Job, now_ms: int) -> None:
+def _rows(job: Job, now_ms: int, width: int) -> Iterator[str]:
     intent = job.intent
     length = "voice" if intent.voice else f"{intent.video_seconds} s"
-    print(
+    yield (
         f"{job.job_id:<25} {job.state:<13} {intent.model:<17} {length:>5}"
-        f"  {_cost(job):>7}  {_age(now_ms - job.created_ms):>6}"
+        f"  {price(job):>7}  {age(now_ms - job.created_ms):>6}"
     )
     mode = "" if intent.mode == "image-to-video" else f"{intent.mode}: "
-    if mode or intent.description:
-        print(f"    {mode}{' '.join(intent.description.split())}"[:80])
+    if line := f"{mode}{plain(prompt_of(job, _LONGEST_PROMPT))}":
+        yield clip(f"    {line}", width)
     if job.saved_to:
-        print(f"    {_short(Path(job.saved_to))}")
+        yield f"    {short_path(Path(job.saved_to))}"
     elif job.state == "unknown":
-        print("    fal.ai may have it: look at its list of requests, then resolve_job")
+        yield "    fal.ai may have it: look at its list of requests, then resolve_job"
     elif job.fault is not None:
-        print(f"    {job.fault.code}: {job.fault.message.partition('. ')[0]}"[:80])
+        yield clip(f"    {job.fault.code}: {plain(job.fault.message.partition('. ')[0])}", width)
     elif job.save_trouble:
-        print(f"    {job.save_trouble}"[:80])
-
-
-def _cost(job: Job) -> str:
-    """What it cost; with a tilde where that is the estimate."""
-    if job.cost_microusd is None:
-        return f"~{microusd_text(job.intent.estimate_microusd)}"
-    return f"{'~' if job.cost_microusd and job.cost_source == 'estimated' else ''}{microusd_text(job.cost_microusd)}"
-
-
-def _age(age_ms: int) -> str:
-    seconds = max(age_ms // 1000, 0)
-    unit, size = next(((unit, size) for unit, size in _AGES if seconds >= size), _AGES[-1])
-    return f"{seconds // size} {unit}"
-
-
-def _short(path: Path) -> str:
-    home = Path(expanded("~"))
-    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) and home != path else str(path)
+        yield clip(f"    {plain(job.save_trouble)}", width)
 
 
 def _today(day: DaySpend, settings: Settings) -> str:

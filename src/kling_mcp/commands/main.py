@@ -37,7 +37,7 @@ def command(arguments: Sequence[str]) -> int:
                 options.host, Machine.this(), only_print=options.print, reference=options.key_from_environment
             )
         case "jobs":
-            return jobs(Settings.from_environment())
+            return jobs(Settings.from_environment(), " ".join(options.job), follow=options.watch)
         case _ if options.action == "add":
             return add(Settings.from_environment(), options.endpoint_id)
         case _ if options.action == "remove":
@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
                 help="let the assistant take FAL_KEY from its environment",
             )
     commands.add_parser("doctor", help="check key, hosts, folders, ledger and prices; spends nothing")
-    commands.add_parser("jobs", help="the ledger as a table")
+    jobs = commands.add_parser("jobs", help="the ledger as a table, one job in full, or open jobs as they go on")
+    jobs.add_argument("job", metavar="JOB_ID", nargs="*", help="one job: its id, or fal.ai's request id")
+    jobs.add_argument("--watch", action="store_true", help="follow open jobs until none is open, or Ctrl-C")
     catalog = commands.add_parser("catalog", help="the endpoints with their schemas and prices")
     actions = catalog.add_subparsers(dest="action", required=True)
     actions.add_parser("check", help="compare bundled and added ones with fal.ai's; exit 1 where they differ")

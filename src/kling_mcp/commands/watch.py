@@ -1,0 +1,137 @@
+"""``kling-mcp jobs --watch``: what becomes of open jobs, as the ledger tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from kling_mcp.commands.job_page import cuts_of, price, short_path
+from kling_mcp.commands.terminal import bar, plain
+from kling_mcp.jobs.warnings import place_in_line
+from kling_mcp.server.job_texts import describe_status
+from kling_mcp.server.views import moment, prompt_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kling_mcp.commands.terminal import Screen
+    from kling_mcp.jobs.job import Job
+    from kling_mcp.jobs.ledger import Ledger
+
+__all__ = ["watch"]
+
+_LOOK_SECONDS: Final = 1.0
+_CTRL_C: Final = 130
+"""What a shell makes of a program that Ctrl-C ended."""
+_LONGEST_PROMPT: Final = 200
+_NEARLY: Final = 0.99
+"""The most that is shown of a bar that time alone has filled."""
+_HOW: Final = "Ctrl-C ends the watching, not the jobs. News of them comes from the assistant's server."
+
+
+def watch(
+    ledger: Ledger,
+    screen: Screen,
+    now_ms: Callable[[], int],
+    pause: Callable[[float], None],
+    only: str | None = None,
+) -> int:
+    """
+    Show open jobs until none is open: a bar each on a terminal, elsewhere a line whenever something happens.
+
+    A job in state unknown can stay so until its user settles it; it is shown, and not waited for.
+
+    Args:
+        only: The id of the one job to follow; None for all of them.
+
+    Returns:
+        0, or 130 where Ctrl-C ended it.
+
+    Raises:
+        LedgerUnavailable: The ledger cannot be read.
+    """
+    watched = _Watched(ledger, screen, only)
+    try:
+        while going_on := watched.look(now_ms()):
+            screen.draw([*(line for job in going_on for line in _picture(job, now_ms())), _HOW])
+            pause(_LOOK_SECONDS)
+        screen.draw([])
+        watched.last_words()
+    except KeyboardInterrupt:
+        return _CTRL_C
+    finally:
+        screen.end()
+    return 0
+
+
+class _Watched:
+    """The jobs that were open at any look, and what was last said of each."""
+
+    def __init__(self, ledger: Ledger, screen: Screen, only: str | None) -> None:
+        self._ledger = ledger
+        self._screen = screen
+        self._only = only
+        self._said: dict[str, object] = {}
+        self._unknown: list[str] = []
+
+    def look(self, now_ms: int) -> Sequence[Job]:
+        """Say what is new, and return the jobs to which something may still happen by itself, the oldest first."""
+        unfinished = [job for job in self._ledger.unfinished() if self._only in {None, job.job_id}]
+        open_now = {job.job_id for job in unfinished}
+        before = [self._only] if self._only and not self._said else self._said
+        for job_id in [job_id for job_id in before if job_id not in open_now]:
+            self._say(self._ledger.get(job_id), now_ms, ended=True)
+            if self._only is None:
+                del self._said[job_id]
+        for job in unfinished:
+            self._say(job, now_ms, ended=not _going_on(job))
+        self._unknown = [job.job_id for job in unfinished if job.state == "unknown"]
+        return [job for job in unfinished if _going_on(job)]
+
+    def _say(self, job: Job, now_ms: int, *, ended: bool) -> None:
+        trouble = None if job.trouble is None else job.trouble.code
+        news = (job.state, place_in_line(job), job.progress_note, trouble, job.saved_to, job.save_trouble)
+        if self._said.get(job.job_id) != news and (ended or not self._screen.live):
+            words = _end(job) if ended else plain(describe_status(job, now_ms))
+            self._screen.write(f"{moment(now_ms)}  {job.job_id}  {words}")
+        self._said[job.job_id] = news
+
+    def last_words(self) -> None:
+        """Why there is nothing more to watch."""
+        if self._only is None:
+            self._screen.write("No job is open." if not self._unknown else "Nothing more happens by itself.")
+        for job_id in self._unknown:
+            self._screen.write(f"In state unknown, so perhaps charged: kling-mcp jobs {job_id} says what to do.")
+
+
+def _going_on(job: Job) -> bool:
+    """Whether something may still happen by itself to *job*, which is unfinished: for a finished one, a download."""
+    return job.state != "unknown" and job.save_trouble is None
+
+
+def _end(job: Job) -> str:
+    """How *job* ended, what it cost, and where its video is or why there is none."""
+    paid = f"{job.state.replace('_', ' ')}, {price(job)}"
+    if job.saved_to is not None:
+        return f"{paid}: {short_path(Path(job.saved_to))}"
+    if job.fault is not None:
+        return f"{paid}: {job.fault.code}: {plain(job.fault.message)}"
+    return f"{paid}: {plain(job.save_trouble)}" if job.save_trouble else paid
+
+
+def _picture(job: Job, now_ms: int) -> tuple[str, str]:
+    """Two lines: which job it is, and how far."""
+    part = _part(job, now_ms)
+    head = f"{job.job_id}  {job.intent.model}  {price(job)}  {plain(prompt_of(job, _LONGEST_PROMPT))}"
+    return head, f"    {bar(part, cuts_of(job))} {part:4.0%}  {plain(describe_status(job, now_ms))}"
+
+
+def _part(job: Job, now_ms: int) -> float:
+    """How much of *job* is done, by the time that it should take."""
+    if job.state == "completed":
+        return 1.0
+    expected_seconds = job.intent.expected_seconds
+    if job.state != "running" or not expected_seconds:
+        return 0.0
+    lasts_ms = now_ms - (job.started_ms or job.accepted_ms or job.created_ms)
+    return min(max(lasts_ms / 1000 / expected_seconds, 0.0), _NEARLY)
