@@ -167,11 +167,11 @@ def test_without_a_ledger_there_are_no_jobs_and_none_is_made(tmp_path: Path) -> 
 def test_the_ledger_is_a_table_of_80_columns_with_paths_below(tmp_path: Path) -> None:
     fill(tmp_path / "state")
 
-    done = command("jobs", HOME=str(tmp_path), USERPROFILE=str(tmp_path))
+    done = command("jobs", HOME=str(tmp_path), USERPROFILE=str(tmp_path), COLUMNS="80")
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["JOB", "STATE", "MODEL", "VIDEO", "COST", "AGE"]
+    assert lines[0].split() == ["JOB", "STATE", "MODEL", "VIDEO", "PRICE", "AGE"]
     rows = [line.split()[:7] for line in lines if line.startswith("kj_")]
     assert [(row[1], row[5]) for row in rows] == [
         ("queued", "~$0.56"),
@@ -182,9 +182,23 @@ def test_the_ledger_is_a_table_of_80_columns_with_paths_below(tmp_path: Path) ->
     assert rows[0][:5] == [intent("queued").job_id, "queued", "v3-turbo-standard", "5", "s"]
     assert "    ~/state/a long folder name/2026-11-21_o3-standard_fox.mp4" in lines
     assert "    content_policy_violation: fal.ai refused the picture" in lines
-    assert lines.count(f"    {intent('saved').prompt}"[:80]) == 4
+    assert lines.count(f"    {intent('saved').prompt[:75]}…") == 4
     assert "$10.00" in lines[-1]
     assert max(map(len, lines[:-1])) <= 80
+
+
+def test_jobs_takes_an_id_of_several_words_and_follows(tmp_path: Path) -> None:
+    fill(tmp_path / "state")
+    saved = intent("saved").job_id
+
+    page, followed, missing = (
+        command("jobs", *words) for words in (("job", "id:", saved), ("--watch", saved), ("kj_nobody",))
+    )
+
+    assert (page.returncode, page.stderr, page.stdout.splitlines()[0]) == (0, "", f"Job       {saved}")
+    assert (followed.returncode, followed.stderr, followed.stdout.count("\n")) == (0, "", 1)
+    assert f"{saved}  completed, $0.50: " in followed.stdout
+    assert (missing.returncode, missing.stdout, missing.stderr.count("\n")) == (1, "", 1)
 
 
 def test_a_ledger_that_is_gone_is_told_and_not_replaced(tmp_path: Path) -> None:
@@ -214,7 +228,10 @@ def test_a_machine_that_is_ready_has_no_stop(fal: tuple[Simulator, dict[str, str
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "✓ key       FAL_KEY is set, and fal.ai takes it." in done.stdout
     assert "In state unknown, so perhaps charged: kj_unknown" in " ".join(done.stdout.split())
-    assert done.stdout.endswith("A job would work. Nothing was spent.\n")
+    assert done.stdout.splitlines()[-2:] == [
+        "A job would work. Nothing was spent.",
+        f"Do this first: Ask the assistant to resolve job {intent('unknown').job_id}.",
+    ]
     assert CANARY_KEY.partition(":")[2] not in done.stdout
     assert not fal[0].accepted
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
@@ -224,7 +241,8 @@ def test_a_stop_is_an_exit_code_too() -> None:
     done = command("doctor", KLING_MCP_CONFIRM="sometimes")
 
     assert (done.returncode, done.stderr) == (1, "")
-    assert "✗ settings  KLING_MCP_CONFIRM is 'sometimes'" in done.stdout
+    assert done.stdout.startswith("Would stop a job\n✗ settings  KLING_MCP_CONFIRM is 'sometimes'")
+    assert done.stdout.endswith("\nDo this first: Put that setting right in the server's configuration.\n")
 
 
 def _file_in_the_way(folder: Path) -> dict[str, str]:
@@ -277,6 +295,7 @@ async def test_what_would_stop_a_job_is_found(name: str, fal: tuple[Simulator, d
     stops = [finding for finding in found if finding.mark == "stop"]
     assert {finding.subject for finding in stops} == {subject}
     assert words in stops[0].text
+    assert all(stop.remedy and "\n" not in stop.remedy for stop in stops)
 
 
 NOWHERE = Path(os.sep, "no such folder").absolute()

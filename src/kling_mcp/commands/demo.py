@@ -8,7 +8,6 @@ output by the SDK's own client. What works here works in a host.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from kling_mcp.catalog.added import FOLDER, added_endpoints
-from kling_mcp.commands.terminal import Screen, bar
+from kling_mcp.commands.terminal import Screen, bar, rendered
 from kling_mcp.errors import SettingsError, UnknownModel
 from kling_mcp.money import usd_text
 from kling_mcp.settings import Settings, expanded
@@ -49,8 +48,6 @@ _ONE_SHOT_SECONDS: Final = 5
 _SPEED: Final = 25.0
 _LONGEST_SECONDS: Final = 300.0
 _WAITING: Final = frozenset({"preparing", "submitting", "queued", "running"})
-_LOG_LINE: Final = re.compile(r"Shot (\d+) of \d+: (\d+)%")
-"""The simulator's own log line; it tells more than the time that has passed."""
 
 
 class _Refused(Exception):
@@ -244,9 +241,8 @@ class _Progress:
 
     async def said(self, progress: float, total: float | None, message: str | None) -> None:
         """What the server reports while a call waits."""
-        found = _LOG_LINE.search(message or "")
-        if found is not None:
-            self._rendering(int(found[1]), int(found[2]) / 100)
+        if (found := rendered(message)) is not None:
+            self._rendering(*found)
 
     def end(self, state: str) -> None:
         """The last state, on a line of its own."""

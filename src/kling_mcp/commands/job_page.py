@@ -62,7 +62,7 @@ def cuts_of(job: Job) -> tuple[int, ...]:
 def job_page(job: Job, now_ms: int, width: int) -> str:
     """Everything that a person asks of *job*, in lines of at most *width* where its texts can be broken."""
     width = min(width, _WIDEST)
-    lines = [f"{job.job_id}  {plain(describe_status(job, now_ms))}", ""]
+    lines: list[str] = []
     label = ""
     for name, text in _entries(job, now_ms):
         lines.append(paragraph(f"{'' if name == label else name:<{_LABEL}}", text, width))
@@ -73,7 +73,12 @@ def job_page(job: Job, now_ms: int, width: int) -> str:
 def _entries(job: Job, now_ms: int) -> Iterator[tuple[str, str]]:
     """What is said, and what it is called; entries in a row of the same name are one below the other."""
     intent = job.intent
-    yield "State", job.state.replace("_", " ")
+    yield "Job", job.job_id
+    state = job.state.replace("_", " ")
+    yield "State", state
+    # What is wrong with fal is a warning below.
+    if job.trouble is None and (words := describe_status(job, now_ms)) not in {state, "finished"}:
+        yield "State", plain(words)
     yield from _content(job)
     length = "makes a voice" if intent.voice else f"{intent.video_seconds} s"
     sound = {True: ", with sound", False: ", without sound", None: ""}[intent.sound]

@@ -1,7 +1,8 @@
-"""What the commands draw with: bars, paragraphs, and lines that are drawn again in their place on a terminal."""
+"""What commands draw with: bars, paragraphs, and lines that are drawn again in their place on a terminal."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
-__all__ = ["Screen", "bar", "clip", "paragraph", "plain", "terminal_size"]
+__all__ = ["Screen", "bar", "clip", "paragraph", "plain", "rendered", "terminal_size"]
 
 _BAR: Final = 30
+_LOG_LINE: Final = re.compile(r"Shot (\d+) of \d+: (\d+)%")
+"""The simulator's own log line; it tells more than the time that has passed."""
 
 
 def terminal_size() -> os.terminal_size:
@@ -94,6 +97,12 @@ def bar(part: float, cuts: Sequence[int] = (), cells: int = _BAR) -> str:
     for cut in reversed(cuts[1:-1]):
         drawn.insert(round(cut / cuts[-1] * cells), "│")
     return "".join(drawn)
+
+
+def rendered(note: str | None) -> tuple[int, float] | None:
+    """The shot that is being made and the part of the video that is done, where *note* says so."""
+    found = _LOG_LINE.search(note or "")
+    return None if found is None else (int(found[1]), min(int(found[2]) / 100, 1.0))
 
 
 def plain(text: str) -> str:

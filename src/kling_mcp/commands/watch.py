@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kling_mcp.commands.job_page import cuts_of, price, short_path
-from kling_mcp.commands.terminal import bar, plain
+from kling_mcp.commands.terminal import bar, plain, rendered
 from kling_mcp.jobs.warnings import place_in_line
 from kling_mcp.server.job_texts import describe_status
 from kling_mcp.server.views import moment, prompt_of
@@ -26,7 +26,8 @@ _CTRL_C: Final = 130
 _LONGEST_PROMPT: Final = 200
 _NEARLY: Final = 0.99
 """The most that is shown of a bar that time alone has filled."""
-_HOW: Final = "Ctrl-C ends the watching, not the jobs. News of them comes from the assistant's server."
+_BAR: Final = 20
+_HOW: Final = "Ctrl-C ends the watching, not the jobs; the assistant's server moves them."
 
 
 def watch(
@@ -123,13 +124,15 @@ def _picture(job: Job, now_ms: int) -> tuple[str, str]:
     """Two lines: which job it is, and how far."""
     part = _part(job, now_ms)
     head = f"{job.job_id}  {job.intent.model}  {price(job)}  {plain(prompt_of(job, _LONGEST_PROMPT))}"
-    return head, f"    {bar(part, cuts_of(job))} {part:4.0%}  {plain(describe_status(job, now_ms))}"
+    return head, f"    {bar(part, cuts_of(job), _BAR)} {part:4.0%}  {plain(describe_status(job, now_ms))}"
 
 
 def _part(job: Job, now_ms: int) -> float:
-    """How much of *job* is done, by the time that it should take."""
+    """How much of *job* is done: as its note says, else by the time that it should take."""
     if job.state == "completed":
         return 1.0
+    if job.state == "running" and (noted := rendered(job.progress_note)) is not None:
+        return noted[1]
     expected_seconds = job.intent.expected_seconds
     if job.state != "running" or not expected_seconds:
         return 0.0
