@@ -27,6 +27,7 @@ NAMES: Final = {
     "scale": "memory, processor and waiting with many jobs and a large ledger",
     "context": "what tools/list and a whole job cost in tokens",
     "frames": "the last frame and a sheet of a finished video, beside decoding all of it",
+    "film": "clips joined into a film, beside ffmpeg's own way, and its animatic",
     "faults": "paid requests after one lost answer, beside fal's own clients",
 }
 

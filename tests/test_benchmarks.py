@@ -28,7 +28,7 @@ def test_a_name_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "cold_start" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["paid_call", "context", "frames"])
+@pytest.mark.parametrize("name", ["paid_call", "context", "frames", "film"])
 def test_a_cheap_benchmark_runs_and_prints_its_goals(name: str) -> None:
     table = measure(name, TINY)
 
