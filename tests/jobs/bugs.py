@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
+    from kling_mcp.jobs.film import FilmStep
     from kling_mcp.jobs.job import Event, Intent, Job
     from kling_mcp.jobs.ledger import Reservation
     from kling_mcp.jobs.store import JobStore
@@ -278,20 +279,24 @@ class TakesTheDroppedForTried(SqliteLedger):
 class WindowOnly(SqliteLedger):
     """A call is compared with those of the last fifteen minutes, whether their jobs have ended or not."""
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         first = self.find_duplicate(intent.fingerprint, now_ms)
         if first is not None and first.created_ms <= now_ms - DEDUPE_WINDOW_MS:
             intent = replace(intent, fingerprint=f"{intent.fingerprint} at {now_ms}")
-        return super().reserve(intent, limits, owner, now_ms)
+        return super().reserve(intent, limits, owner, now_ms, film_step)
 
 
 class ForgetsConfirmations(SqliteLedger):
     _numbers = itertools.count()
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         if intent.nonce is not None:
             intent = replace(intent, nonce=f"{intent.nonce} used {next(self._numbers)} times")
-        return super().reserve(intent, limits, owner, now_ms)
+        return super().reserve(intent, limits, owner, now_ms, film_step)
 
 
 class ChecksThenInserts(SqliteLedger):
@@ -305,7 +310,9 @@ class ChecksThenInserts(SqliteLedger):
         jobs = [super(ChecksThenInserts, self).find_duplicate(one, now_ms) for one in self._written[fingerprint]]
         return max((job for job in jobs if job is not None), key=lambda job: job.seq, default=None)
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         first = self.find_duplicate(intent.fingerprint, now_ms)
         if threading.current_thread() is not threading.main_thread():
             with contextlib.suppress(threading.BrokenBarrierError):
@@ -313,7 +320,7 @@ class ChecksThenInserts(SqliteLedger):
             self._between.reset()
         under = f"{intent.fingerprint} of {intent.job_id}" if first is None else first.intent.fingerprint
         self._written[intent.fingerprint].add(under)
-        return super().reserve(replace(intent, fingerprint=under), limits, owner, now_ms)
+        return super().reserve(replace(intent, fingerprint=under), limits, owner, now_ms, film_step)
 
 
 class TrustsItsMemory(SqliteLedger):
@@ -324,10 +331,12 @@ class TrustsItsMemory(SqliteLedger):
         newest = self.spend(0)[0]
         self._used_microusd = newest.held_microusd + newest.spent_microusd
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         if self._used_microusd + intent.ceiling_microusd <= limits.day_microusd:
             limits = Limits(limits.job_microusd, 10**12)
-        made = super().reserve(intent, limits, owner, now_ms)
+        made = super().reserve(intent, limits, owner, now_ms, film_step)
         if made.fresh:
             self._used_microusd += intent.ceiling_microusd
         return made

@@ -15,6 +15,7 @@ from kling_mcp.money import micro_dollars
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kling_mcp.jobs.film import Film, FilmCut, FilmStep, PlannedClip, Why
     from kling_mcp.jobs.job import Event, Intent, Job, State, Trouble
     from kling_mcp.settings import Settings
 
@@ -101,14 +102,20 @@ class Ledger(Protocol):
         """Why nothing may be spent, or None."""
         ...
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         """
         Record *intent* and hold its ceiling, or find the job that already answers for it.
 
         A nonce finds the job that it was first used for, whatever became of it.
 
+        Args:
+            film_step: The take of a clip that it makes: agreed to with its film, and no answer to any other call.
+
         Raises:
-            OverBudget: The ceiling is over a limit; nothing was recorded.
+            OverBudget: The ceiling is over a limit, or over what is left of the agreement; nothing was recorded.
+            FilmPaused: Nothing is to be done for the film now.
             InvalidArguments: A voice made from another sample has the name that a new one is to have.
         """
         ...
@@ -206,6 +213,54 @@ class Ledger(Protocol):
 
     def remember_upload(self, upload: Upload) -> None:
         """Note where fal's storage has a content."""
+        ...
+
+    # ---- films
+
+    def plan_film(
+        self, film_id: str, title: str, plan: Mapping[str, object], clips: Sequence[PlannedClip], now_ms: int
+    ) -> Film:
+        """Record a plan: a new film, or a change of one, of which a clip that is another now is to be made again."""
+        ...
+
+    def draft_of(self, plan: Mapping[str, object]) -> str | None:
+        """The newest film of the same plan that nobody has agreed to."""
+        ...
+
+    def film(self, film_id: str) -> Film:
+        """
+        One film with its jobs.
+
+        Raises:
+            UnknownJob: No such film.
+        """
+        ...
+
+    def films(self, *, going: bool = False, limit: int = 50) -> Sequence[Film]:
+        """Films, newest first."""
+        ...
+
+    def films_of(self, job_id: str) -> Sequence[str]:
+        """The films that a job made a take of."""
+        ...
+
+    def agree(
+        self, film_id: str, agreed_microusd: int | None, *, only: Sequence[int], retake: Sequence[int], now_ms: int
+    ) -> Film:
+        """
+        Let a film go on by the user's word, within *agreed_microusd* where that is more than before.
+
+        A clip whose job failed, and one of *retake* whose job has ended, gets its next take; one whose job certainly
+        was not sent its next attempt. What is still under way is left, so that the same word twice is one.
+        """
+        ...
+
+    def pause_film(self, film_id: str, why: Why, detail: str) -> Film:
+        """Start nothing more for a film."""
+        ...
+
+    def add_cut(self, film_id: str, cut: FilmCut) -> bool:
+        """Record a joined film; False if the same jobs are joined already."""
         ...
 
     def change_counter(self) -> int:

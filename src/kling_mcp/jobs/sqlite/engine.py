@@ -25,6 +25,7 @@ from kling_mcp.errors import LedgerUnavailable, OverBudget, UnknownJob
 from kling_mcp.jobs.job import OPEN, Accepted, CancelledAtFal, Failed, IllegalTransitionError, step
 from kling_mcp.jobs.ledger import DEDUPE_WINDOW_MS, ApplyResult, DaySpend, KnownRequest, Reservation, Upload
 from kling_mcp.jobs.process_lock import exclusive
+from kling_mcp.jobs.sqlite.films import FilmTable
 from kling_mcp.jobs.sqlite.migrations import MIGRATIONS, migrate
 from kling_mcp.jobs.sqlite.row_codec import (
     JOB,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from kling_mcp.jobs.film import Film, FilmCut, FilmStep, PlannedClip, Why
     from kling_mcp.jobs.job import Event, Intent, Job, State, Step, Trouble
     from kling_mcp.jobs.ledger import Limits
     from kling_mcp.jobs.sqlite.migrations import Migration
@@ -202,13 +204,18 @@ class SqliteLedger:
 
     # ---- jobs and money
 
-    def reserve(self, intent: Intent, limits: Limits, owner: str, now_ms: int) -> Reservation:
+    def reserve(
+        self, intent: Intent, limits: Limits, owner: str, now_ms: int, film_step: FilmStep | None = None
+    ) -> Reservation:
         """Record *intent* and hold its ceiling, or find the job that already answers for it."""
         with self._writing() as db:
             now_ms = self._about_to_spend(db, now_ms)
             used = self._of_nonce(db, intent.nonce)
-            first = used or self._duplicate(db, intent.fingerprint, now_ms)
+            # Of two equal clips each is its own job; which take it is decides alone.
+            first = used or (None if film_step else self._duplicate(db, intent.fingerprint, now_ms))
             if first is None:
+                if film_step is not None:
+                    self._films(db).allow(film_step, intent.ceiling_microusd)
                 if intent.voice is not None:
                     refuse_taken(self._voices(db), intent.voice)
                 day = _day(now_ms)
@@ -219,6 +226,8 @@ class SqliteLedger:
                 job, fresh = first, False
             if intent.nonce is not None and used is None:
                 db.execute("INSERT INTO answered VALUES (?, ?)", (intent.nonce, job.job_id))
+            if film_step is not None:
+                self._films(db).took(film_step, job.job_id)
             return Reservation(job, fresh)
 
     def afford(self, ceiling_microusd: int, limits: Limits, now_ms: int) -> None:
@@ -480,6 +489,62 @@ class SqliteLedger:
                 (upload.sha256, upload.url, upload.expires_ms),
             )
 
+    # ---- films
+
+    def plan_film(
+        self, film_id: str, title: str, plan: Mapping[str, object], clips: Sequence[PlannedClip], now_ms: int
+    ) -> Film:
+        """Record a plan: a new film, or a change of one, of which a clip that is another now is to be made again."""
+        with self._writing() as db:
+            films = self._films(db)
+            films.put(film_id, title, plan, clips, _advance(db, now_ms))
+            return films.get(film_id)
+
+    def draft_of(self, plan: Mapping[str, object]) -> str | None:
+        """The newest film of the same plan that nobody has agreed to."""
+        with self._reading() as db:
+            return self._films(db).draft_of(plan)
+
+    def film(self, film_id: str) -> Film:
+        """One film with its jobs."""
+        with self._consistent() as db:
+            return self._films(db).get(film_id)
+
+    def films(self, *, going: bool = False, limit: int = 50) -> Sequence[Film]:
+        """Films, newest first."""
+        with self._consistent() as db:
+            films = self._films(db)
+            return [films.get(film_id) for film_id in films.ids(going=going, limit=limit)]
+
+    def films_of(self, job_id: str) -> Sequence[str]:
+        """The films that a job made a take of."""
+        with self._reading() as db:
+            return self._films(db).of_job(job_id)
+
+    def agree(
+        self, film_id: str, agreed_microusd: int | None, *, only: Sequence[int], retake: Sequence[int], now_ms: int
+    ) -> Film:
+        """Let a film go on by the user's word, within *agreed_microusd* where that is more than before."""
+        with self._writing() as db:
+            films = self._films(db)
+            films.agree(film_id, agreed_microusd, only=only, retake=retake, now_ms=_advance(db, now_ms))
+            return films.get(film_id)
+
+    def pause_film(self, film_id: str, why: Why, detail: str) -> Film:
+        """Start nothing more for a film."""
+        with self._writing() as db:
+            films = self._films(db)
+            films.pause(film_id, why, detail)
+            return films.get(film_id)
+
+    def add_cut(self, film_id: str, cut: FilmCut) -> bool:
+        """Record a joined film; False if the same jobs are joined already."""
+        with self._writing() as db:
+            return self._films(db).add_cut(film_id, cut)
+
+    def _films(self, db: sqlite3.Connection) -> FilmTable:
+        return FilmTable(db, lambda job_id: self._row(db, job_id))
+
     def change_counter(self) -> int:
         """A number that is another one after any process changed the ledger."""
         with self._reading() as db:
@@ -520,6 +585,16 @@ class SqliteLedger:
     def _reading(self) -> Generator[sqlite3.Connection]:
         with self._guarded():
             yield self._db
+
+    @contextlib.contextmanager
+    def _consistent(self) -> Generator[sqlite3.Connection]:
+        """Several questions about one moment."""
+        with self._guarded():
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _guarded(self) -> Generator[None]:

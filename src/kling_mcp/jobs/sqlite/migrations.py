@@ -12,6 +12,8 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kling_mcp.jobs.sqlite import films
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -98,11 +100,18 @@ def _m004_modes_and_voices(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX note_makes_voice ON note (makes_voice) WHERE makes_voice = 1")
 
 
+def _m005_films(db: sqlite3.Connection) -> None:
+    """Films: what was planned and agreed, which job made which take of which clip, and what was joined."""
+    for statement in films.SCHEMA:
+        db.execute(statement)
+
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     _m001_jobs,
     _m002_ended_jobs_are_found_by_request_and_state,
     _m003_notes,
     _m004_modes_and_voices,
+    _m005_films,
 )
 
 
