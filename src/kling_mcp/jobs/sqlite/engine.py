@@ -600,8 +600,9 @@ class SqliteLedger:
     def _guarded(self) -> Generator[None]:
         try:
             yield
-        except DamagedRowError as error:
-            self._trouble = self._damaged(str(error))
+        except (DamagedRowError, UnicodeDecodeError) as error:
+            # A name in a damaged schema need not be UTF-8 any more, and neither is sqlite's message about it.
+            self._trouble = self._damaged(_plain(error))
             raise self._unavailable(self._trouble) from error
         except sqlite3.Error as error:
             if _passes(error):
