@@ -180,11 +180,12 @@ def test_what_went_wrong_is_never_made_again_by_itself(
     ("settled", "then"),
     [
         (SettledByUser(charged=False, fault=faults.SAID_NOT_CHARGED), [(1, 1, 2)]),
+        (ProvenAbsent(faults.STOPPED), [(1, 1, 2)]),
         (SettledByUser(charged=True, fault=faults.SAID_CHARGED), []),
         (ProvenAbsent(faults.PROVEN_ABSENT), []),
     ],
 )
-def test_a_film_goes_on_by_itself_only_once_the_user_has_said_that_there_is_no_job(
+def test_a_film_goes_on_by_itself_only_where_nobody_refused_the_job_and_it_certainly_is_not_there(
     ledger: SqliteLedger, settled: Event, then: list[tuple[int, int, int]]
 ) -> None:
     film = planned(ledger, chain(2))
@@ -388,7 +389,7 @@ class World:
         if self.chance.random() < 0.1:
             # Killed before anything was sent; the reconciler ends such a job.
             self.crashes += 1
-            self.ledger.apply(made.job.job_id, NotSent(BROKEN), NOW_MS)
+            self.ledger.apply(made.job.job_id, NotSent(self.chance.choice((BROKEN, faults.STOPPED))), NOW_MS)
             return
         planned = self.ledger.film(FILM).clips[step.number - 1].planned
         if planned.start == CONTINUE and step.begins_with is None:

@@ -46,6 +46,9 @@ AGREED_FOR_MS: Final = 24 * 3600 * 1000
 CONTINUE: Final = "continue"
 """A clip that begins with the last frame of the one before it."""
 
+_NOBODY_REFUSED: Final = (faults.SAID_NOT_CHARGED, faults.STOPPED)
+"""Why a job was not sent, where another attempt is what was agreed to anyway."""
+
 _MOST_RUNNING: Final = 2
 """fal.ai's lowest limit of requests at a time."""
 
@@ -180,9 +183,9 @@ class Clip:
         return self.made and self.job is not None and self.job.saved_to is not None
 
     @property
-    def asked_again(self) -> bool:
-        """Whether the user has said that its last job does not exist, so that it is still to be made."""
-        return self.job is not None and self.job.state == "not_submitted" and self.job.fault == faults.SAID_NOT_CHARGED
+    def never_sent(self) -> bool:
+        """Whether its last job was not sent, by the user's word or because a server stopped: it is still to be made."""
+        return self.job is not None and self.job.state == "not_submitted" and self.job.fault in _NOBODY_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +270,7 @@ class Film:
     @property
     def remaining(self) -> tuple[Clip, ...]:
         """Those of them that no job makes or has made."""
-        return tuple(clip for clip in self.wanted if clip.job is None or clip.asked_again)
+        return tuple(clip for clip in self.wanted if clip.job is None or clip.never_sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +302,7 @@ def decide(film: Film, now_ms: int) -> Sequence[Action]:
     """What is to be done for *film* now; nothing where only time or a job brings it on."""
     if not film.going:
         return ()
-    jobs = [(clip, clip.job) for clip in film.clips if clip.job is not None and not clip.asked_again]
+    jobs = [(clip, clip.job) for clip in film.clips if clip.job is not None and not clip.never_sent]
     if any(job.state in {"failed", "cancelled"} for _, job in jobs):
         return (Pause("clip_failed"),)
     if any(job.state == "not_submitted" for _, job in jobs):
@@ -335,5 +338,5 @@ def _picture_of(film: Film, clip: Clip) -> str | None:
 
 
 def _start(film: Film, clip: Clip, begins_with: str | None) -> Start:
-    attempt = clip.attempt + 1 if clip.asked_again else clip.attempt
+    attempt = clip.attempt + 1 if clip.never_sent else clip.attempt
     return Start(clip, FilmStep(film.film_id, clip.number, clip.take, attempt, begins_with))

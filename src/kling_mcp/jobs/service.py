@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.plan import Plan
     from kling_mcp.fal.client import Fal
     from kling_mcp.jobs.draft import Draft
+    from kling_mcp.jobs.film import FilmStep
     from kling_mcp.jobs.inputs import Lookup
     from kling_mcp.jobs.ledger import Ledger
     from kling_mcp.jobs.workers import Workers
@@ -196,11 +197,15 @@ class JobService:
         ceiling_microusd, limits = micro_dollars(draft.quote.ceiling_usd), Limits.of(self.settings)
         await self.store.run(lambda ledger: ledger.afford(ceiling_microusd, limits, self.runtime.now_ms()))
 
-    async def start(self, draft: Draft, nonce: str | None = None) -> Started:
+    async def start(self, draft: Draft, nonce: str | None = None, film_step: FilmStep | None = None) -> Started:
         """
         Start *draft*, once, and wait until fal's answer is recorded: the same call finds the same job.
 
+        Args:
+            film_step: The take of a film's clip that it makes, which is one job whatever other calls there were.
+
         Raises:
+            FilmPaused: Nothing is to be done for the film now.
             NoApiKey: There is no key to pay with.
             OverBudget: A limit would be passed.
             LedgerUnavailable: The job could not be recorded, so it was not started.
@@ -209,7 +214,7 @@ class JobService:
 
         if self.settings.backend == "fal" and self.settings.fal_key is None:
             raise NoApiKey
-        submission = Submission(draft, nonce)
+        submission = Submission(draft, film_step.nonce if film_step else nonce, film_step)
         self._group().start_soon(self.workers.submitter.produce, submission)
         await submission.settled.wait()
         if isinstance(submission.error, KlingError):

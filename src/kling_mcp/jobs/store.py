@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from kling_mcp.jobs.film import Film
     from kling_mcp.jobs.job import Accepted, Event, Job, State
     from kling_mcp.jobs.journal import AcceptanceJournal
     from kling_mcp.jobs.ledger import ApplyResult, DaySpend, Ledger
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_SECONDS: Final = 1.0
 JOBS_FOLLOWED: Final = 50
 """How many of the newest jobs listeners hear of when another process changes them."""
+_ANY: Final = ""
+"""What those wait for who wait for more than one job."""
 _LISTENER_SECONDS: Final = 1.0
 """How long a listener may take: what happens to money does not wait for a client that does not read."""
 
@@ -180,18 +183,29 @@ class JobStore:
 
     async def wait(self, job: Job, seconds: float) -> Job:
         """The job as soon as it differs from *job*, whichever process changes it, or as it is after *seconds*."""
+        return await self._differing(job, lambda ledger: self.as_it_is(ledger.get(job.job_id)), seconds, job.job_id)
+
+    async def wait_for_film(self, film: Film, seconds: float) -> Film:
+        """The film as soon as it or one of its jobs differs from *film*, or as it is after *seconds*."""
+        return await self._differing(film, lambda ledger: ledger.film(film.film_id), seconds, _ANY)
+
+    async def _differing(self, seen: T, ask: Callable[[Ledger], T], seconds: float, key: str) -> T:
         self._watch_begins()
         try:
             with anyio.move_on_after(seconds):
                 while True:
-                    changed = self._changed.setdefault(job.job_id, anyio.Event())
-                    latest = self.as_it_is(await self.run(lambda ledger: ledger.get(job.job_id)))
-                    if latest != job:
+                    changed = self._changed.setdefault(key, anyio.Event())
+                    latest = await self.run(ask)
+                    if latest != seen:
                         return latest
                     await changed.wait()
         finally:
             self._watch_ends()
-        return self.as_it_is(await self.run(lambda ledger: ledger.get(job.job_id)))
+        return await self.run(ask)
+
+    def film_changed(self) -> None:
+        """Wake those who wait for a film."""
+        self._wake()
 
     def subscribe(self, listener: Callable[[Job], Awaitable[None]]) -> None:
         """Call *listener* with every job that changes in this process, and in others while they are followed."""
@@ -252,7 +266,7 @@ class JobStore:
             await self.notify(job)
 
     def _wake(self, *job_ids: str) -> None:
-        for job_id in job_ids:
+        for job_id in (*job_ids, _ANY):
             if (changed := self._changed.pop(job_id, None)) is not None:
                 changed.set()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kling_mcp.fal.client import Fal
     from kling_mcp.fal.queue import SubmitOutcome
     from kling_mcp.jobs.draft import Draft, PreparedInput
+    from kling_mcp.jobs.film import FilmStep
     from kling_mcp.jobs.job import Intent
     from kling_mcp.jobs.ledger import ApplyResult
     from kling_mcp.jobs.store import JobStore
@@ -57,9 +58,10 @@ _REUSE_MARGIN_SECONDS: Final = 24 * 3600
 class Submission:
     """A draft on its way; `known` once there is a job, `settled` once fal's answer is recorded."""
 
-    def __init__(self, draft: Draft, nonce: str | None) -> None:
+    def __init__(self, draft: Draft, nonce: str | None, film_step: FilmStep | None = None) -> None:
         self.draft = draft
         self.nonce = nonce
+        self.film_step = film_step
         self.known = anyio.Event()
         self.settled = anyio.Event()
         self.fresh = False
@@ -140,7 +142,7 @@ class Submitter:
     async def _bring(self, submission: Submission, intent: Intent, owner: str) -> None:
         limits = Limits.of(self._settings)
         reservation = await self._store.run(
-            lambda ledger: ledger.reserve(intent, limits, owner, self._store.runtime.now_ms())
+            lambda ledger: ledger.reserve(intent, limits, owner, self._store.runtime.now_ms(), submission.film_step)
         )
         job = reservation.job
         submission.job_id, submission.fresh = job.job_id, reservation.fresh
