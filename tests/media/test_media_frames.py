@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import av
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from kling_mcp.errors import NotAvailable
 from kling_mcp.media.frames import MAX_SHEET_BYTES, VideoUnreadable, contact_sheet, last_frame
@@ -174,6 +175,27 @@ def test_hd_video_keeps_its_colours_with_and_without_a_tag(tmp_path: Path, tagge
         assert next(container.decode(video=0)).colorspace == (BT709 if tagged else UNTAGGED)
 
     assert alike(last(video).getpixel((640, 360)), orange)
+
+
+def scene(size: tuple[int, int]) -> Image.Image:
+    """Soft colours from dark to bright, as a photo has them."""
+    down = Image.linear_gradient("L").resize(size)
+    across = Image.linear_gradient("L").rotate(90).resize(size)
+    return Image.merge("RGB", (across, down, Image.radial_gradient("L").resize(size)))
+
+
+def test_eight_videos_that_each_begin_with_the_last_frame_of_the_one_before_keep_its_colours(tmp_path: Path) -> None:
+    """Acceptance 7 of the films: no model is involved, so every difference is ours or the encoder's."""
+    first = picture = scene((640, 360))
+    for number in range(8):
+        video = film(tmp_path / f"{number}.mp4", [picture], each=12, colorspace=BT709)
+        picture = Image.open(io.BytesIO(last_frame(video))).convert("RGB")
+
+    before, after = ImageStat.Stat(first).mean, ImageStat.Stat(picture).mean
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) <= 1.5
+    counts = ImageChops.difference(first, picture).histogram()
+    noise = sum(count * (level % 256) ** 2 for level, count in enumerate(counts)) / sum(counts)
+    assert 10 * math.log10(255**2 / noise) >= 38
 
 
 def test_a_title_that_is_no_text_spoils_no_video(tmp_path: Path) -> None:
