@@ -1,4 +1,4 @@
-"""Job ids as people, hosts and models write them."""
+"""Job ids as people, hosts and models write them, and the addresses made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from kling_mcp.texts import BLANKS
 
-__all__ = ["film_id_in", "job_id_in", "unwrapped"]
+__all__ = ["job_id_in", "last_frame_uri", "unwrapped"]
 
 _WRAPPING: Final = BLANKS + "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 _AROUND: Final = _WRAPPING + "<>()[]{}*.,;:"
@@ -18,7 +18,6 @@ _ADDRESS: Final = re.compile(r"kling:/*(?:jobs/)?", re.IGNORECASE)
 _PREFIX: Final = re.compile(r"kj\\?[_-]", re.IGNORECASE)
 _WITHOUT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _OURS: Final = re.compile(r"(?<![A-Za-z0-9])kj[_-]([A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])", re.IGNORECASE)
-_FILM: Final = re.compile(r"(?<![A-Za-z0-9])fm[_-]([A-Za-z0-9_-]{22})(?![A-Za-z0-9_-])", re.IGNORECASE)
 _FALS: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 
 
@@ -48,7 +47,6 @@ def job_id_in(text: str) -> str:
     return f"kj_{found}" if _WITHOUT_PREFIX.fullmatch(found) else found
 
 
-def film_id_in(text: str) -> str | None:
-    """The film's id that is in *text*, however it is wrapped; None where there is none, or several."""
-    found = {f"fm_{one}" for one in _FILM.findall(unquote(text[:_LONGEST]).replace("\\", ""))}
-    return found.pop() if len(found) == 1 else None
+def last_frame_uri(job_id: str) -> str:
+    """The resource, and picture argument, that is the last frame of a job's video."""
+    return f"kling://jobs/{job_id}/last-frame"

@@ -15,9 +15,9 @@ import anyio
 from kling_mcp.catalog.plan import plan
 from kling_mcp.errors import KlingError, OverBudget
 from kling_mcp.films.planning import call_of
+from kling_mcp.ids import last_frame_uri
 from kling_mcp.jobs import faults
 from kling_mcp.jobs.film import FilmPaused, Join, Pause, Start, decide
-from kling_mcp.jobs.inputs import last_frame_uri
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

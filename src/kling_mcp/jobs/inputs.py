@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kling_mcp.media.recordings import Kind, Recording
     from kling_mcp.settings import Settings
 
-__all__ = ["LAST_FRAME", "Lookup", "last_frame_uri", "length_faults", "lengths", "measured", "prepared"]
+__all__ = ["LAST_FRAME", "Lookup", "length_faults", "lengths", "measured", "prepared"]
 
 _READ_WITHIN_SECONDS: Final = 4.0
 """A drive that does not answer must not hold up the call. Decoding and converting take the time they take."""
@@ -104,11 +104,6 @@ class _Converted:
 
 
 _CONVERTED: Final = _Converted()
-
-
-def last_frame_uri(job_id: str) -> str:
-    """The argument that is the last frame of a job's video."""
-    return f"kling://jobs/{job_id}/last-frame"
 
 
 async def _no_job(_: str) -> str | None:

@@ -48,8 +48,7 @@ async def _make_video(call: Call, tool: JobTool) -> Answer:
     if job is None:
         await call.budget.within(lambda: service.check(draft))
         with call.budget.paused():
-            offer = confirm.of_job(draft, app.settings.account)
-            decision = await confirm.gate(offer, service, call.ctx, call.params)
+            decision = await confirm.gate(draft, service, call.ctx, call.params)
         if not isinstance(decision, confirm.Go):
             return decision
         call.billed = "maybe"

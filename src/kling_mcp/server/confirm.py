@@ -1,5 +1,5 @@
 """
-Confirmation: when a job or a film needs the user's agreement to its price, and how the user is asked.
+Confirmation: when a job needs the user's agreement to its price, and how the user is asked.
 
 A client that can show a form is asked, in both protocol eras. Any other has
 to repeat the price as `max_cost_usd`, which is what an assistant does once
@@ -17,7 +17,6 @@ import json
 import logging
 import secrets
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ from kling_mcp.server.views import ConfirmationView, CostView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from mcp.server.context import ServerRequestContext
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kling_mcp.runtime import Runtime
     from kling_mcp.settings import Settings
 
-__all__ = ["Go", "Offer", "asks", "gate", "of_job"]
+__all__ = ["Go", "asks", "gate"]
 
 log = logging.getLogger(__name__)
 
@@ -69,49 +69,8 @@ _UNSEEN: Final[Mapping[Word, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """
-    A price that a user agrees to, or not.
-
-    Attributes:
-        what: What is bought, as a person reads it: ``a 5 s Kling video with o3-standard``.
-        details: Sentences that the question ends with.
-        estimated_usd: What is expected.
-        ceiling_usd: What it may cost at most.
-        basis: The sum behind that.
-        max_cost_usd: What the user has agreed to, as the assistant says.
-        allowance_usd: What of the ceiling *max_cost_usd* covers besides; of a film, what it has cost already.
-        uncertain: Why so little is known of the price that no limit covers it; empty where it is known.
-        agreed: Whether the user has agreed to it before; None where the limits of the settings decide.
-        fingerprint: The same for the same offer.
-        model: The model that makes it; None of several.
-        film_id: The film that it is for.
-        warnings: What the user should know besides.
-    """
-
-    what: str
-    details: str
-    estimated_usd: Decimal
-    ceiling_usd: Decimal
-    basis: str
-    max_cost_usd: Decimal | None
-    fingerprint: str
-    warnings: tuple[str, ...]
-    model: str | None = None
-    film_id: str | None = None
-    allowance_usd: Decimal = Decimal(0)
-    uncertain: str = ""
-    agreed: bool | None = None
-
-    @property
-    def price(self) -> str:
-        """The ceiling in all, as ``max_cost_usd`` has to name it."""
-        return cents(self.ceiling_usd + self.allowance_usd)
-
-
-@dataclass(frozen=True, slots=True)
 class Go:
-    """It may start; *nonce* makes the confirmation valid for one job only."""
+    """The job may start; *nonce* makes its confirmation valid for one job only."""
 
     nonce: str | None = None
 
@@ -127,52 +86,49 @@ class _Question(t.ElicitRequest):
 
 
 async def gate(
-    offer: Offer, service: JobService, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, service: JobService, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.CallToolResult | t.InputRequiredResult:
-    """Decide whether *offer* may be paid for: yes, a question to the user, or a result that says what is missing."""
-    cap, price = offer.max_cost_usd, offer.price
-    if cap is not None and offer.ceiling_usd + offer.allowance_usd > cap:
+    """Decide whether *draft* may be paid for: yes, a question to the user, or a result that says what is missing."""
+    ceiling = draft.quote.ceiling_usd
+    cap = draft.plan.max_cost_usd
+    price = cents(ceiling)
+    if cap is not None and ceiling > cap:
         return _needed(
-            offer,
+            draft,
             f"It could cost up to ${price}, which is above max_cost_usd {cap}. Nothing was charged.",
             f"If the user agrees, call again with max_cost_usd {price}; estimate_cost compares cheaper models.",
         )
-    if offer.uncertain and cap is None:
+    if draft.quote.needs_max_cost and cap is None:
         return _needed(
-            offer,
-            f"It could cost up to ${price} as far as is known: {offer.uncertain}. Nothing was charged.",
+            draft,
+            f"It could cost up to ${price} as far as is known: {_ONLY_THE_LIST_PRICE}. Nothing was charged.",
             f"Tell the user so; if they agree, call again with the same arguments and max_cost_usd {price}.",
         )
-    if not _asked_about(offer, service.settings):
+    if not asks(service.settings, ceiling):
         return Go()
     why = f"It could cost up to ${price}, which needs the user's agreement first."
-    if shows_forms(ctx) and not (cap is not None and offer.fingerprint in service.unanswered):
-        answer = await _ask(offer, service.runtime, ctx, params)
+    unanswered = draft.fingerprint(service.settings.account)
+    if shows_forms(ctx) and not (cap is not None and unanswered in service.unanswered):
+        answer = await _ask(draft, service.runtime, ctx, params)
         if isinstance(answer, Go | t.InputRequiredResult):
             return answer
         if answer in _SAID:
             return _needed(
-                offer,
+                draft,
                 f"The user was asked about ${price} and {_SAID[answer]}. Nothing was charged.",
                 "The user can say what to change; estimate_cost compares cheaper models and lengths.",
             )
         if answer == "no answer":
-            service.unanswered.add(offer.fingerprint)
+            service.unanswered.add(unanswered)
             cap = None
         why = f"{_UNSEEN[answer]} (it could cost up to ${price})."
     if cap is not None:
         return Go()
     return _needed(
-        offer,
+        draft,
         f"{why} Nothing was charged.",
         f"Tell the user the price; if they agree, call again with the same arguments and max_cost_usd {price}.",
     )
-
-
-def _asked_about(offer: Offer, settings: Settings) -> bool:
-    if offer.agreed is None:
-        return asks(settings, offer.ceiling_usd)
-    return not offer.agreed and settings.confirm != "never"
 
 
 def asks(settings: Settings, ceiling: Decimal) -> bool:
@@ -187,9 +143,9 @@ def asks(settings: Settings, ceiling: Decimal) -> bool:
 
 
 async def _ask(
-    offer: Offer, runtime: Runtime, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
+    draft: Draft, runtime: Runtime, ctx: ServerRequestContext[Any], params: t.CallToolRequestParams
 ) -> Go | t.InputRequiredResult | Word:
-    question = _question(offer)
+    question = _question(draft)
     if ctx.protocol_version >= MODERN:
         answer = (params.input_responses or {}).get(_QUESTION)
         if params.request_state is None or not isinstance(answer, t.ElicitResult):
@@ -250,9 +206,11 @@ def _by_itself(took_ms: int) -> bool:
     return 0 <= took_ms < _FASTEST_PERSON_MS
 
 
-def of_job(draft: Draft, account: str) -> Offer:
-    """The price of *draft*, with what the user should know of it."""
+def _question(draft: Draft) -> str:
     quote, plan = draft.quote, draft.plan
+    price = f"${cents(quote.ceiling_usd)}"
+    if quote.estimated_usd != quote.ceiling_usd:
+        price = f"about ${cents(quote.estimated_usd)}, at most {price}"
     files = [given for given in draft.inputs if given.slot.kind != "voice"]
     places = [
         "uploaded from this computer to fal.ai as a public link"
@@ -262,41 +220,25 @@ def of_job(draft: Draft, account: str) -> Offer:
     ]
     called = "Pictures" if all(given.slot.kind == "picture" for given in files) else "Files"
     made = "voice" if plan.endpoint.result == "voice" else f"{quote.seconds} s Kling video"
-    return Offer(
-        what=f"a {made} with {plan.endpoint.model}",
-        details=(f" {called}: {', '.join(dict.fromkeys(places))}." if places else "")
-        + (f" This is take {plan.take}." if plan.take > 1 else ""),
-        estimated_usd=quote.estimated_usd,
-        ceiling_usd=quote.ceiling_usd,
-        basis=quote.basis,
-        max_cost_usd=plan.max_cost_usd,
-        fingerprint=draft.fingerprint(account),
-        warnings=tuple(draft.warnings),
-        model=plan.endpoint.model,
-        uncertain=_ONLY_THE_LIST_PRICE if quote.needs_max_cost else "",
+    return (
+        f"Make a {made} with {plan.endpoint.model} for {price}? ({quote.basis})"
+        + (f" {called}: {', '.join(dict.fromkeys(places))}." if places else "")
+        + (f" This is take {plan.take}." if plan.take > 1 else "")
     )
 
 
-def _question(offer: Offer) -> str:
-    price = f"${cents(offer.ceiling_usd)}"
-    if offer.estimated_usd != offer.ceiling_usd:
-        price = f"about ${cents(offer.estimated_usd)}, at most {price}"
-    return f"Make {offer.what} for {price}? ({offer.basis}){offer.details}"
-
-
-def _needed(offer: Offer, what: str, next_step: str) -> t.CallToolResult:
+def _needed(draft: Draft, what: str, next_step: str) -> t.CallToolResult:
     view = ConfirmationView(
         state="needs_confirmation",
         job_id=None,
-        **({"film_id": offer.film_id} if offer.film_id else {}),
-        **({"model": offer.model} if offer.model else {}),
+        model=draft.plan.endpoint.model,
         cost=CostView(
-            estimated_usd=usd(offer.estimated_usd),
-            ceiling_usd=usd(offer.ceiling_usd),
+            estimated_usd=usd(draft.quote.estimated_usd),
+            ceiling_usd=usd(draft.quote.ceiling_usd),
             actual_usd=None,
-            basis=offer.basis,
+            basis=draft.quote.basis,
         ),
-        warnings=list(offer.warnings),
+        warnings=list(draft.warnings),
         next_step=f"{what} {next_step}",
     )
     return result("Not started: the price needs the user's agreement.", view)

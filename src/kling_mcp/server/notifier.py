@@ -16,10 +16,11 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Res
 from mcp.shared.exceptions import MCPError
 
 from kling_mcp.errors import KlingError
+from kling_mcp.ids import last_frame_uri
 from kling_mcp.jobs.store import JOBS_FOLLOWED
 from kling_mcp.server.eras import MODERN
 from kling_mcp.server.resources import list_resources
-from kling_mcp.server.views import job_uri, last_frame_uri
+from kling_mcp.server.views import job_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -60,7 +60,6 @@ __all__ = [
     "cleaned",
     "compact",
     "job_uri",
-    "last_frame_uri",
     "moment",
     "prompt_of",
 ]
@@ -82,11 +81,6 @@ _OF_ONE_CALL: Final = frozenset({"wait_seconds", "max_cost_usd"})
 def job_uri(job_id: str) -> str:
     """The resource that shows a job."""
     return f"kling://jobs/{job_id}"
-
-
-def last_frame_uri(job_id: str) -> str:
-    """The resource that is the last frame of a job's video."""
-    return f"kling://jobs/{job_id}/last-frame"
 
 
 def moment(at_ms: int) -> str:
@@ -439,12 +433,11 @@ class SpendView(View):
 
 
 class ConfirmationView(View):
-    """A job or a film that is not started, because its price needs the user's agreement."""
+    """A job that is not started, because its price needs the user's agreement."""
 
     state: Literal["needs_confirmation"]
     job_id: None
-    film_id: str | None = None
-    model: str | None = None
+    model: str
     cost: CostView
     warnings: list[str]
     next_step: str
