@@ -60,7 +60,7 @@ def test_what_is_said_of_the_whole_film_holds_for_each_clip_that_can_take_it() -
     bodies = [made.body for made in planned.plans if made]
     assert bodies[0]["aspect_ratio"] == "9:16"
     assert bodies[1]["negative_prompt"] == "blur"
-    assert "Clip 1: o3-standard takes no negative_prompt there, so it goes without." in planned.warnings
+    assert "Clip 1 is made without negative_prompt: o3-standard does not take it in this mode." in planned.warnings
 
 
 def test_a_film_costs_exactly_what_its_clips_cost_alone() -> None:

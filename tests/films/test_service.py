@@ -1,5 +1,5 @@
 """
-Whole films against the simulator: planned, agreed to, made, joined, stopped, gone on with, by one server or several.
+Whole films against the simulator: planned, paid for, made, joined and cancelled, by one server or several.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from kling_mcp.films.service import FilmService
 from kling_mcp.jobs.film import FilmCut
 from kling_mcp.jobs.service import JobService
 from kling_mcp.runtime import Runtime
-from kling_mcp.settings import FalHosts, Secret, Settings
 from kling_mcp.simulator.app import Simulator
 from kling_mcp.simulator.render import sample_picture
 from kling_mcp.simulator.serve import serving
-from tests.conftest import CANARY_KEY
+from tests.jobs.support import paid_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from kling_mcp.jobs.film import Film
+    from kling_mcp.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -54,16 +54,16 @@ class Place:
 
     @asynccontextmanager
     async def server(
-        self, settings: Settings | None = None, checkpoint: Callable[[str], None] = lambda _: None
+        self, settings: Settings | None = None, join: Callable[[Film], Awaitable[FilmCut]] | None = None
     ) -> AsyncGenerator[FilmService]:
         async def sleep(seconds: float) -> None:
             await anyio.sleep(seconds / SPEED)
 
         mine = settings or self.settings
-        jobs = JobService(mine, lambda: Fal(mine), runtime=Runtime(sleep=sleep, checkpoint=checkpoint))
+        jobs = JobService(mine, lambda: Fal(mine), runtime=Runtime(sleep=sleep))
         with anyio.fail_after(ENOUGH_SECONDS):
             async with jobs.open():
-                films = FilmService(jobs, load())
+                films = FilmService(jobs, load(), join)
                 jobs.in_background(jobs.recover)
                 jobs.in_background(films.driver.run)
                 yield films
@@ -75,16 +75,7 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place]:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "fox.jpg").write_bytes(sample_picture())
     async with serving(simulator) as urls:
-        settings = Settings(
-            tmp_path / "state",
-            tmp_path / "videos",
-            (tmp_path / "pictures",),
-            fal_key=Secret(CANARY_KEY),
-            hosts=FalHosts(urls.queue, urls.rest, urls.api),
-            media_hosts=(urls.media_host,),
-            poll_seconds=0.1,
-        )
-        yield Place(settings, simulator)
+        yield Place(paid_settings(tmp_path, urls, poll_seconds=0.1), simulator)
 
 
 def measured_seconds(video: bytes) -> float:
@@ -100,7 +91,7 @@ async def until(films: FilmService, film_id: str, holds: Callable[[Film], bool])
 
 
 async def made(films: FilmService, clips: list[dict[str, Any]], **whole: Any) -> Film:
-    """A film, planned, agreed to, and as it is when it comes to rest."""
+    """A film that is planned and made, once it is ready or paused."""
     film = (await films.plan({"clips": clips, **whole})).film
     remaining = films.remaining(film)
     await films.check(remaining)
@@ -122,7 +113,7 @@ async def test_a_film_of_clips_that_continue_each_other_is_made_and_joined(place
     assert measured_seconds(await path.read_bytes()) == pytest.approx(10, abs=0.1)
 
 
-async def test_two_servers_make_each_clip_once_and_the_same_word_twice_is_one(place: Place) -> None:
+async def test_two_servers_make_each_clip_and_the_film_once_however_often_it_is_asked_for(place: Place) -> None:
     async with place.server() as films, place.server() as others:
         planned = await films.plan({"clips": [FOX, {"prompt": "It runs.", "duration": 3}]})
         again = await others.plan({"clips": [FOX, {"prompt": "It runs.", "duration": 3}]})
@@ -130,13 +121,18 @@ async def test_two_servers_make_each_clip_once_and_the_same_word_twice_is_one(pl
         for one in (films, others, films):
             await one.make(film_id, 2_000_000)
         film = await until(others, film_id, lambda one: one.state == "ready")
+        assert film.cut is not None
+        joined = AnyPath(film.cut.path)
+        # The server that was slower removes its own file.
+        while [path.name async for path in joined.parent.glob("film-*")] != [joined.name]:  # noqa: ASYNC110 - no event
+            await anyio.sleep(0.02)
 
     assert again.film.film_id == film_id, "the same plan is the same draft"
     assert sorted(place.posts) == ["A fox wakes.", "It runs."]
     assert film.agreed_microusd == 2_000_000
 
 
-async def test_a_server_that_was_stopped_goes_on_with_the_film_at_its_next_start(place: Place) -> None:
+async def test_a_film_continues_when_a_stopped_server_starts_again(place: Place) -> None:
     async with place.server() as films:
         film = (await films.plan({"clips": [FOX, {"prompt": "It runs.", "duration": 3}]})).film
         await films.make(film.film_id, 2_000_000)
@@ -177,7 +173,7 @@ async def test_what_goes_beyond_the_agreement_is_not_started(place: Place) -> No
     assert film.state == "paused"
 
 
-async def test_a_film_that_is_stopped_starts_nothing_more_and_a_changed_one_asks_again(place: Place) -> None:
+async def test_a_cancelled_film_starts_nothing_and_a_changed_one_is_paused(place: Place) -> None:
     async with place.server() as films:
         film = (await films.plan({"clips": [FOX, {"prompt": "It runs.", "duration": 3}]})).film
         await films.make(film.film_id, 2_000_000)
@@ -210,7 +206,7 @@ async def test_a_finished_job_is_a_clip_and_a_film_without_a_joiner_is_ready_wit
             await films.plan({"clips": [FOX, {"prompt": "x"}]})
 
 
-async def test_a_failed_join_leaves_the_clips_and_is_tried_again_by_another_word(place: Place) -> None:
+async def test_a_failed_join_leaves_the_clips_and_is_tried_again_when_asked_for(place: Place) -> None:
     tried: list[str] = []
 
     async def join(film: Film) -> FilmCut:
@@ -219,8 +215,7 @@ async def test_a_failed_join_leaves_the_clips_and_is_tried_again_by_another_word
             raise InputRefused("The disk is full.", "Free some space.")
         return FilmCut(0, film.job_ids, "/films/fox.mp4", "copied")
 
-    async with place.server() as films:
-        films.driver._join = join  # pyright: ignore[reportPrivateUsage]
+    async with place.server(join=join) as films:
         film = await made(films, [FOX])
         assert (film.state, film.why, film.cut) == ("ready", "join_failed", None)
         await films.make(film.film_id, None)
@@ -230,7 +225,23 @@ async def test_a_failed_join_leaves_the_clips_and_is_tried_again_by_another_word
     assert len(tried) == 2
 
 
-async def test_what_would_stop_a_film_on_its_way_is_refused_before_its_price_is_asked_about(place: Place) -> None:
+async def test_a_defect_in_one_film_does_not_stop_the_server_or_another_film(place: Place) -> None:
+    async def join(film: Film) -> FilmCut:
+        if film.title == "broken":
+            raise ZeroDivisionError
+        return FilmCut(0, film.job_ids, "/films/fox.mp4", "copied")
+
+    async with place.server(join=join) as films:
+        broken = (await films.plan({"clips": [FOX], "title": "broken"})).film
+        await films.make(broken.film_id, 1_000_000)
+        await until(films, broken.film_id, lambda one: one.all_made)
+        other = await made(films, [{"prompt": "It runs.", "duration": 3}])
+        broken = await films.get(broken.film_id)
+
+    assert (other.state, broken.state) == ("ready", "joining")
+
+
+async def test_a_film_that_could_not_be_finished_is_refused_before_its_price_is_asked_about(place: Place) -> None:
     async with place.server() as films:
         with pytest.raises(InputRefused) as refusal:
             await films.plan({"clips": [{**FOX, "start": "nowhere.jpg"}, {"start": "kj_0123456789abcdefghijkl"}]})

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from kling_mcp.jobs.job import Intent, Job
 from kling_mcp.jobs.ledger import Limits
+from kling_mcp.settings import FalHosts, Secret, Settings
+from tests.conftest import CANARY_KEY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kling_mcp.jobs.job import State
+    from kling_mcp.simulator.serve import BaseUrls
 
 ENDPOINT = "fal-ai/kling-video/o3/standard/image-to-video"
 ACCOUNT = "0123456789ab"
@@ -17,6 +22,19 @@ NOW_MS = 1_795_255_200_000
 """2026-11-21T10:00:00Z."""
 
 WIDE = Limits(10_000_000, 1_000_000_000)
+
+
+def paid_settings(folder: Path, urls: BaseUrls, **changes: Any) -> Settings:
+    """Settings of a user with a key and folders in *folder*, whose fal is the simulator at *urls*."""
+    plain = Settings(
+        folder / "state",
+        folder / "videos",
+        (folder / "pictures",),
+        fal_key=Secret(CANARY_KEY),
+        hosts=FalHosts(urls.queue, urls.rest, urls.api),
+        media_hosts=(urls.media_host,),
+    )
+    return replace(plain, **changes)
 
 
 def intent(name: str = "kj_1", **changes: Any) -> Intent:

@@ -22,14 +22,12 @@ from kling_mcp.jobs.service import JobService, Started
 from kling_mcp.jobs.sqlite.engine import SqliteLedger
 from kling_mcp.jobs.warnings import warnings_of
 from kling_mcp.runtime import Runtime
-from kling_mcp.settings import FalHosts, Secret, Settings
 from kling_mcp.simulator.app import Simulator, Switches
 from kling_mcp.simulator.clock import ScaledClock
 from kling_mcp.simulator.faults import Answer, DropAfterAccept, DropBeforeAccept, ShortBody, expired
 from kling_mcp.simulator.render import sample_picture, sample_video
 from kling_mcp.simulator.serve import serving
-from tests.conftest import CANARY_KEY
-from tests.jobs.support import intent
+from tests.jobs.support import intent, paid_settings
 from tests.jobs.support import job as preparing
 from tests.media.recorded import Clip, made
 
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from kling_mcp.catalog.models import Tool
     from kling_mcp.jobs.draft import Draft
     from kling_mcp.jobs.job import Job
-    from kling_mcp.settings import Settings as AnySettings
+    from kling_mcp.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +83,7 @@ class Place:
         return int(self.clock.now() * 1000)
 
     @asynccontextmanager
-    async def server(self, settings: AnySettings | None = None, *, recovers: bool = True) -> AsyncGenerator[JobService]:
+    async def server(self, settings: Settings | None = None, *, recovers: bool = True) -> AsyncGenerator[JobService]:
         """One server process, from its start to its end."""
         mine = settings or self.settings
         service = JobService(mine, lambda: Fal(mine), runtime=self.runtime())
@@ -109,15 +107,7 @@ async def place(tmp_path: Path) -> AsyncGenerator[Place]:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "first.jpg").write_bytes(sample_picture())
     async with serving(simulator) as urls:
-        settings = Settings(
-            tmp_path / "state",
-            tmp_path / "videos",
-            (tmp_path / "pictures",),
-            fal_key=Secret(CANARY_KEY),
-            hosts=FalHosts(urls.queue, urls.rest, urls.api),
-            media_hosts=(urls.media_host,),
-        )
-        yield Place(tmp_path, simulator, clock, settings)
+        yield Place(tmp_path, simulator, clock, paid_settings(tmp_path, urls))
 
 
 async def drafted(service: JobService, place: Place, **arguments: Any) -> Draft:

@@ -15,7 +15,8 @@ import av
 import pytest
 
 from kling_mcp.errors import NotAvailable
-from kling_mcp.media.joining import Clip, Joined, join, join_here
+from kling_mcp.media.joining import BeingJoined, Clip, Joined, join, join_here
+from kling_mcp.media.partial_file import UnfinishedFile
 from tests.media import clips as made
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def test_clips_ten_decibels_apart_are_equally_loud_in_the_film(tmp_path: Path) -
         for frame in container.decode(audio=0):
             assert frame.pts is not None
             time = float(frame.pts * Fraction(frame.time_base or 0))
-            # Away from the eases at both ends.
+            # Away from the fades at both ends.
             if 0.5 < time % 2 < 1.5:
                 values = memoryview(bytes(frame.planes[0])).cast("f")[: frame.samples]
                 sums.setdefault(int(time // 2), []).append(max(values))
@@ -147,6 +148,25 @@ def test_a_file_that_has_the_name_stays_and_the_film_gets_another(tmp_path: Path
     assert (tmp_path / "film.mp4").read_bytes() == b"mine"
     assert joined.path == tmp_path / "film (2).mp4"
     assert len(made.numbers_in(joined.path)) == 24
+
+
+def test_a_file_that_a_killed_process_had_just_published_is_kept_and_the_film_is_another(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"an earlier film")
+    (tmp_path / "film.mp4.part").hardlink_to(tmp_path / "film.mp4")
+
+    joined = join_here(_clips(tmp_path, made.Clip(sound=None)), tmp_path / "film.mp4")
+
+    assert (tmp_path / "film.mp4").read_bytes() == b"an earlier film"
+    assert (joined.path, len(made.numbers_in(joined.path))) == (tmp_path / "film (2).mp4", 24)
+
+
+async def test_a_film_that_another_process_is_joining_is_left_to_it(tmp_path: Path) -> None:
+    sources = _clips(tmp_path, made.Clip(sound=None))
+    other = UnfinishedFile.claim(tmp_path, "film.mp4")
+
+    with anyio.fail_after(60), pytest.raises(BeingJoined):
+        await join(sources, tmp_path / "film.mp4")
+    other.close()
 
 
 async def test_the_child_process_joins_and_leaves_nothing_beside_the_film(tmp_path: Path) -> None:

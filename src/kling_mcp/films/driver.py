@@ -1,8 +1,8 @@
 """
-Driver: brings films on, whenever one of their jobs changes and each minute.
+Film driver: starts clips and joins films, whenever one of their jobs changes and every minute.
 
-It asks `decide` what is to be done and does it. There is no lock and no owner: every server that has the ledger does
-the same, and the nonce of a take lets the ledger make each of them once.
+It does what `decide` says. Films have no owner and no lock: every server with the ledger runs a driver, and the nonce
+of a take keeps two of them from making it twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kling_mcp.films.planning import call_of
 from kling_mcp.ids import last_frame_uri
 from kling_mcp.jobs import faults
 from kling_mcp.jobs.film import FilmPaused, Join, Pause, Start, decide
+from kling_mcp.media.joining import BeingJoined
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,10 +37,10 @@ _EVERY_SECONDS: Final = 60.0
 
 class FilmDriver:
     """
-    Does what films need.
+    Does what `decide` says for each film.
 
     Args:
-        join: Joins a film's clips; None where clips are not saved or cannot be joined on this machine.
+        join: Joins a film's clips; None where this machine does not save videos, or cannot join them.
     """
 
     def __init__(self, jobs: JobService, catalog: Catalog, join: Callable[[Film], Awaitable[FilmCut]] | None) -> None:
@@ -49,17 +50,17 @@ class FilmDriver:
         self._under_way: set[str] = set()
         self._look_again: set[str] = set()
         self._stopping = False
-        """Whether this server sends nothing any more; another, or the next, goes on."""
+        """Whether this server is stopping. Another server, or the next start, continues the films."""
 
     async def run(self) -> None:
-        """Bring every film on now and each minute; its jobs bring it on in between."""
+        """Check every film now and each minute, and in between when one of its jobs changes."""
         self._jobs.store.subscribe(self._job_changed)
         while True:
             try:
                 for film in await self._jobs.store.run(lambda ledger: ledger.films(going=True)):
                     self.go_on(film.film_id)
             except KlingError as trouble:
-                log.warning("films were put off", extra={"why": trouble.what})
+                log.warning("films could not be read", extra={"why": trouble.what})
             await self._jobs.runtime.sleep(_EVERY_SECONDS)
 
     async def _job_changed(self, job: Job) -> None:
@@ -67,28 +68,41 @@ class FilmDriver:
             self.go_on(film_id)
 
     def go_on(self, film_id: str) -> None:
-        """See what a film needs, in the background; once more after that if it is being seen to already."""
+        """Check a film in the background; once more afterwards if that is under way already."""
         if film_id in self._under_way:
             self._look_again.add(film_id)
             return
         self._under_way.add(film_id)
-        self._jobs.in_background(self._bring_on, film_id)
+        self._jobs.in_background(self._check, film_id)
 
-    async def _bring_on(self, film_id: str) -> None:
+    async def _check(self, film_id: str) -> None:
+        seen: Film | None = None
         try:
             while True:
                 self._look_again.discard(film_id)
                 film = await self._jobs.store.run(lambda ledger: ledger.film(film_id))
                 actions = decide(film, self._jobs.runtime.now_ms())
-                async with anyio.create_task_group() as tasks:
-                    for action in actions:
-                        tasks.start_soon(self._do, film, action)
-                if self._stopping or (not actions and film_id not in self._look_again):
+                # What did not change the film last time is left for the next event or minute.
+                if not self._stopping and actions and film != seen:
+                    seen = film
+                    async with anyio.create_task_group() as tasks:
+                        for action in actions:
+                            tasks.start_soon(self._try, film, action)
+                elif self._stopping or film_id not in self._look_again:
                     return
         except KlingError as trouble:
-            log.warning("a film was put off", extra={"film_id": film_id, "why": trouble.what})
+            log.warning("a film could not be read", extra={"film_id": film_id, "why": trouble.what})
         finally:
             self._under_way.discard(film_id)
+
+    async def _try(self, film: Film, action: Action) -> None:
+        """Do *action*; what goes wrong with one film must not stop the server."""
+        try:
+            await self._do(film, action)
+        except KlingError as trouble:
+            log.warning("a film was put off", extra={"film_id": film.film_id, "why": trouble.what})
+        except Exception:
+            log.exception("a film was put off", extra={"film_id": film.film_id})
 
     async def _do(self, film: Film, action: Action) -> None:
         match action:
@@ -106,7 +120,7 @@ class FilmDriver:
         image = last_frame_uri(step.begins_with) if step.begins_with else clip.planned.start
         try:
             call = call_of(self._catalog, clip.planned.arguments, image or None)
-            # With its take, so that fal's request of it and the page of it are told from those before.
+            # The take tells a retake from the job before it, as it does for single jobs.
             arguments = {**call.arguments, "take": step.take}
             draft = await self._jobs.prepare(plan(self._catalog, call.tool, arguments, call.endpoint), arguments)
             started = await self._jobs.start(draft, film_step=step)
@@ -115,7 +129,7 @@ class FilmDriver:
             return
         except KlingError as error:
             if error.billed != "no":
-                # The job is recorded: how it is decides what comes next.
+                # There is a job, and its state decides what comes next.
                 return
             why: Why = "over_agreement" if isinstance(error, OverBudget) and "agreed" in error.what else "refused"
             await self._pause(film, why, f"Clip {clip.number}: {error.what} {error.next_step}")
@@ -126,10 +140,14 @@ class FilmDriver:
             return
         try:
             cut = await self._join(film)
+        except BeingJoined:
+            return
         except KlingError as error:
             await self._pause(film, "join_failed", error.what)
             return
-        await self._jobs.store.run(lambda ledger: ledger.add_cut(film.film_id, cut))
+        if not await self._jobs.store.run(lambda ledger: ledger.add_cut(film.film_id, cut)):
+            # Another server was faster; its file is the film.
+            await anyio.Path(cut.path).unlink(missing_ok=True)
         self._jobs.store.film_changed()
 
     async def _pause(self, film: Film, why: Why, detail: str) -> None:

@@ -1,8 +1,7 @@
 """
-Planning a film: what the user says of it becomes clips, each a checked and priced call of a tool.
+Film planning: turns the arguments of a film into clips, each a checked and priced call of a tool.
 
-Nothing here needs a key or the network, and nothing is sent. Everything that is wrong with any clip is in one refusal,
-before any money.
+It needs no key and no network. One refusal lists everything that is wrong with any clip, before anything is paid for.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ __all__ = ["MOST_CLIPS", "ClipCall", "FilmPlan", "at_clip", "call_of", "plan_fil
 MOST_CLIPS: Final = 24
 
 _OF_A_FILM: Final = ("model", "generate_audio", "negative_prompt", "aspect_ratio", "elements")
-"""What is said once for all clips; a clip whose model cannot take one goes without it."""
+"""Arguments for all clips. A clip whose model does not take one is made without it."""
 
 _OF_A_CLIP: Final = ("prompt", "shots", "duration", "end_image", "model")
 _DRIFTS_AFTER: Final = 3
-"""How many clips may continue one another before the pictures visibly drift."""
+"""How many clips may continue one another before colours and faces visibly drift."""
 
 _STAND_IN: Final = "kling://jobs/kj_0000000000000000000000/last-frame"
-"""In the place of a picture that a clip before it has yet to make."""
+"""Stands for the last frame of a clip that is not made yet."""
 
 Arguments: TypeAlias = Mapping[str, object]
 
@@ -58,10 +57,10 @@ class FilmPlan:
     A film that can be made.
 
     Attributes:
-        arguments: What the user said, as it is kept and compared.
-        clips: What the ledger keeps of each clip.
-        plans: The checked call of each, None for a finished job.
-        warnings: What the user should know before it costs anything.
+        arguments: The user's arguments, as they are stored and compared.
+        clips: The clips, as they are stored.
+        plans: The checked call of each clip; None for a finished job.
+        warnings: For the user, before anything is paid for.
     """
 
     title: str
@@ -84,7 +83,7 @@ def call_of(catalog: Catalog, clip: Arguments, image: str | None) -> ClipCall:
     tool: Tool = "multi_shot_video" if clip.get("shots") else "image_to_video" if image else "text_to_video"
     arguments = {**clip, **({"image": image} if image else {})}
     named = {name: value for name, value in arguments.items() if name not in _OF_A_FILM or name == "model"}
-    endpoint = plan_endpoint(catalog, tool, named)
+    endpoint = _endpoint_of(catalog, tool, named)
     taken = {name for name, argument in endpoint.arguments.items() if tool in argument.tools}
     left_out = tuple(name for name in _OF_A_FILM if name in arguments and name != "model" and name not in taken)
     return ClipCall(
@@ -92,7 +91,7 @@ def call_of(catalog: Catalog, clip: Arguments, image: str | None) -> ClipCall:
     )
 
 
-def plan_endpoint(catalog: Catalog, tool: Tool, arguments: Arguments) -> Endpoint:
+def _endpoint_of(catalog: Catalog, tool: Tool, arguments: Arguments) -> Endpoint:
     """The endpoint that a call of *tool* means."""
     model = arguments.get("model")
     if not isinstance(model, str):
@@ -106,8 +105,8 @@ def plan_film(catalog: Catalog, given: Arguments, *, chains: str | None) -> Film
     Check and price every clip of the film that *given* describes.
 
     Args:
-        given: `clips`, `title` and what holds for all clips, as they were opened and found to be of their types.
-        chains: Why no clip can continue another on this machine; None where it can.
+        given: `clips`, `title`, and the arguments for all clips.
+        chains: Why clips cannot continue one another on this machine; None if they can.
 
     Raises:
         InvalidArguments: Something is wrong with one or several clips; each has its path.
@@ -170,7 +169,7 @@ def _clip(
         arguments, start, price.seconds, micro_dollars(price.estimated_usd), micro_dollars(price.ceiling_usd)
     )
     left_out = [
-        f"Clip {index + 1}: {call.endpoint.model} takes no {name} there, so it goes without."
+        f"Clip {index + 1} is made without {name}: {call.endpoint.model} does not take it in this mode."
         for name in call.left_out
         if name != "aspect_ratio"
     ]
@@ -178,7 +177,7 @@ def _clip(
 
 
 def _start(value: object, index: int) -> str:
-    """A clip's first picture: an argument for one, `CONTINUE`, a job's id, or "" for none."""
+    """The start of a clip: a picture, `CONTINUE`, a job's id, or "" for none."""
     text = value.strip() if isinstance(value, str) else ""
     if not text:
         return "" if index == 0 else CONTINUE
@@ -186,7 +185,7 @@ def _start(value: object, index: int) -> str:
         if index == 0:
             raise InvalidArguments(
                 "The first clip has nothing before it to continue.",
-                "Leave start out for a clip from text, or give a picture, or the job_id of a finished video.",
+                "Leave start out to begin from text, or give a picture or the job_id of a finished video.",
                 field="start",
             )
         return CONTINUE
@@ -195,7 +194,7 @@ def _start(value: object, index: int) -> str:
 
 
 def at_clip(fault: ArgumentFault, index: int) -> ArgumentFault:
-    """*fault* with the place that the user knows: a clip's picture is called start."""
+    """*fault* with its path in the film's arguments, where a clip's first picture is called start."""
     path = fault.path or ""
     own = "start" + path.removeprefix("image") if path.split(".")[0] == "image" else path
     place = f"clips[{index}].{own}" if own else f"clips[{index}]"

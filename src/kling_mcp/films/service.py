@@ -1,5 +1,5 @@
 """
-Films as a server asks for them: plan one, agree to its price, look at it, wait for it, stop it.
+Film service: plans films, starts and cancels them, and says what is still to be paid for.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kling_mcp.errors import InputRefused, InvalidArguments, KlingError, NoApiKey, OverBudget
+from kling_mcp.errors import InputRefused, InvalidArguments, KlingError, NoApiKey
 from kling_mcp.films.driver import FilmDriver
 from kling_mcp.films.planning import at_clip, plan_film, refuse_mixed_shapes, shape_of
 from kling_mcp.jobs.film import CONTINUE, FilmCut
 from kling_mcp.jobs.ledger import Limits
+from kling_mcp.media import joining
 from kling_mcp.media.optional import SHOWS_VIDEOS
-from kling_mcp.money import microusd_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ _KEPT: Final = ("clips", "title", "model", "generate_audio", "negative_prompt", 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFilm:
-    """A film as it is recorded, and what the user should know of it before it costs anything."""
+    """A recorded film, with warnings for the user."""
 
     film: Film
     warnings: tuple[str, ...]
@@ -42,14 +42,14 @@ class PlannedFilm:
 @dataclass(frozen=True, slots=True)
 class Remaining:
     """
-    What is still to be made of a film, in micro-dollars.
+    What is left to make of a film, and its cost in micro-dollars.
 
     Attributes:
-        clips: The clips that a job is to be started for.
+        clips: The clips that need a job.
         estimated_microusd: What they are expected to cost.
         ceiling_microusd: What they may cost at most.
-        used_microusd: What the film has cost, and what its open jobs may still cost.
-        agreed: Whether the user has agreed to so much already.
+        used_microusd: What the film has cost so far, plus what its open jobs may still cost.
+        agreed: Whether the agreement covers all of it.
     """
 
     clips: tuple[Clip, ...]
@@ -64,7 +64,7 @@ class FilmService:
     Films, from plan to joined file.
 
     Args:
-        join: Joins the clips of a film into a file; None for this machine's way, if it has one.
+        join: Joins the clips of a film into a file; PyAV in a child process if not given.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FilmService:
 
     async def plan(self, given: Mapping[str, object], film_id: str | None = None) -> PlannedFilm:
         """
-        Check, price and record a film; of one that is there, what is left out of *given* stays.
+        Check, price and record a film. With *film_id* it changes that film, and keeps what *given* leaves out.
 
         Raises:
             InvalidArguments: Something is wrong with one or several clips.
@@ -109,7 +109,7 @@ class FilmService:
         return None
 
     async def _look_at_inputs(self, planned: FilmPlan) -> None:
-        """Refuse now a picture or a job that would stop the film on its way."""
+        """Refuse pictures and jobs that cannot be used, and clips of different shapes, before anything is paid for."""
         faults: list[ArgumentFault] = []
         shapes: dict[int, str] = {}
         for index, (clip, made) in enumerate(zip(planned.clips, planned.plans, strict=True)):
@@ -149,10 +149,10 @@ class FilmService:
 
     def remaining(self, film: Film, *, only: Sequence[int] = (), retake: Sequence[int] = ()) -> Remaining:
         """
-        What `make` would start, and what that costs.
+        The clips that `make` would start, and their cost.
 
         Raises:
-            InvalidArguments: There is no such clip, or one of *only* waits for a clip that nobody makes.
+            InvalidArguments: There is no such clip, or one of *only* continues a clip that is not made.
         """
         for name, numbers in (("only", only), ("retake", retake)):
             for number in numbers:
@@ -185,31 +185,26 @@ class FilmService:
 
     async def check(self, remaining: Remaining) -> None:
         """
-        Refuse now what would stop the film on its way, before a person is asked about the price.
+        Refuse a film that cannot be paid for, before the user is asked about its price.
 
         Raises:
             NoApiKey: There is no key to pay with.
             OverBudget: A clip, or all of them together, would pass a limit.
-            LedgerUnavailable: Nothing could be recorded.
+            LedgerUnavailable: The ledger cannot be written.
         """
         settings, limits = self._jobs.settings, Limits.of(self._jobs.settings)
         if settings.backend == "fal" and settings.fal_key is None:
             raise NoApiKey
-        for clip in remaining.clips:
-            if clip.planned.ceiling_microusd > limits.job_microusd:
-                raise OverBudget(
-                    f"Clip {clip.number} could cost up to {microusd_text(clip.planned.ceiling_microusd)}, and the "
-                    f"operator's limit for one job is {microusd_text(limits.job_microusd)} (KLING_MCP_MAX_JOB_USD).",
-                    "A shorter clip or a cheaper model costs less.",
-                )
-        of_all = Limits(max(limits.day_microusd, remaining.ceiling_microusd), limits.day_microusd)
+        dearest_microusd = max((clip.planned.ceiling_microusd for clip in remaining.clips), default=0)
+        of_all = Limits(remaining.ceiling_microusd, limits.day_microusd)
         now_ms = self._jobs.runtime.now_ms()
+        await self._jobs.store.run(lambda ledger: ledger.afford(dearest_microusd, limits, now_ms))
         await self._jobs.store.run(lambda ledger: ledger.afford(remaining.ceiling_microusd, of_all, now_ms))
 
     async def make(
         self, film_id: str, agreed_microusd: int | None, *, only: Sequence[int] = (), retake: Sequence[int] = ()
     ) -> Film:
-        """Let the film go on, within *agreed_microusd* in all where that is more than was agreed before."""
+        """Make the film, or go on with it; *agreed_microusd* raises the agreement and never lowers it."""
         now_ms = self._jobs.runtime.now_ms()
         film = await self._jobs.store.run(
             lambda ledger: ledger.agree(film_id, agreed_microusd, only=only, retake=retake, now_ms=now_ms)
@@ -219,7 +214,7 @@ class FilmService:
         return film
 
     async def cancel(self, film_id: str) -> Film:
-        """Start nothing more for the film; what waits in fal's queue is dropped, what runs goes on and is billed."""
+        """Pause the film and cancel jobs that wait in fal's queue; a job that is running finishes and is billed."""
         film = await self._jobs.store.run(lambda ledger: ledger.pause_film(film_id, "cancelled", ""))
         for clip in film.clips:
             if clip.job is not None and clip.job.open and clip.planned.given is None:
@@ -228,8 +223,6 @@ class FilmService:
         return await self.get(film_id)
 
     async def _joined(self, film: Film) -> FilmCut:
-        from kling_mcp.media import joining
-
         folder = self._jobs.settings.output_dir or Path()
         clips = [
             joining.Clip(Path(clip.job.saved_to), drops_first=clip.begins_with is not None and film.matches(clip))
@@ -241,11 +234,11 @@ class FilmService:
 
 
 def _is_to_be_made(clip: Clip) -> bool:
-    """Whether `make` starts a job for it: it has none, or one that ended without a video."""
+    """Whether it has no job, or one that ended without a video."""
     return clip.job is None or clip.job.state in {"failed", "cancelled", "not_submitted"}
 
 
 def _file_name(film: Film) -> str:
-    """A name of letters that every system takes: of the title, and of the id, which tells films of one title apart."""
+    """The title in characters that every file system accepts, and part of the id, because titles repeat."""
     words = re.sub(r"[^\w]+", "-", film.title).strip("-")[:60]
     return f"{words or 'film'}-{film.film_id.removeprefix('fm_')[:8]}"

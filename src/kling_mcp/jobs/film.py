@@ -1,16 +1,16 @@
 """
-A film: clips in order, each made by a job, and what is to be done next for them: pure, decided without I/O.
+A film: its clips, the jobs that make them, and what to do next. Pure functions, no I/O.
 
-A film is a list of jobs and nothing that a job already is. It keeps what was planned, what the user agreed to pay,
-and which job made which take of which clip; how a clip is, what it has cost and where its video is, its job says.
+A film is a list of jobs. It stores only what no job knows: the plan, the price that the user agreed to, and which job
+made which take of which clip. The state, cost and video of a clip are those of its job.
 
-A clip is made again only by the user's word: `take` grows by a retake or after a failure, `attempt` after a job that
-certainly was not sent. Both are in the nonce of the job, so that any number of processes make each take at most once.
+Every take of a clip is one job, however many processes work on the film: take and attempt are part of the job's nonce.
+`take` grows when the user asks for a retake or goes on after a failure, `attempt` after a job that was never sent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from kling_mcp.errors import KlingError
@@ -41,13 +41,13 @@ __all__ = [
 ]
 
 AGREED_FOR_MS: Final = 24 * 3600 * 1000
-"""How long an agreement lets clips be started: a restart days later does not spend."""
+"""How long clips may be started under an agreement. A restart days later must not spend money."""
 
 CONTINUE: Final = "continue"
-"""A clip that begins with the last frame of the one before it."""
+"""The start of a clip that begins with the last frame of the clip before it."""
 
 _NOBODY_REFUSED: Final = (faults.SAID_NOT_CHARGED, faults.STOPPED)
-"""Why a job was not sent, where another attempt is what was agreed to anyway."""
+"""Faults of jobs that were never sent, and that nobody refused: another attempt is covered by the agreement."""
 
 _MOST_RUNNING: Final = 2
 """fal.ai's lowest limit of requests at a time."""
@@ -57,7 +57,6 @@ FilmState: TypeAlias = Literal["draft", "making", "paused", "joining", "ready"]
 Why: TypeAlias = Literal[
     "clip_failed",
     "clip_not_sent",
-    "clip_unknown",
     "agreement_old",
     "over_agreement",
     "refused",
@@ -69,25 +68,24 @@ Why: TypeAlias = Literal[
     "not_joined",
 ]
 """
-Why nothing is done for a film.
+Why a film is paused.
 
 * `clip_failed`      a job ended without a video
-* `clip_not_sent`    a job certainly was not sent
-* `clip_unknown`     nobody can tell whether fal.ai has a job; goes on by itself once that is known
-* `agreement_old`    the user's agreement is more than a day old
-* `over_agreement`   the next clip costs more than what is left of the agreement
+* `clip_not_sent`    a job could not be sent
+* `agreement_old`    the agreement is more than a day old
+* `over_agreement`   the next clip costs more than the agreement has left
 * `refused`          a clip could not be started: its picture, a limit, the key
-* `clips_differ`     a clip begins with a picture that is not in the film any more
+* `clips_differ`     a clip begins with a picture that is no longer in the film
 * `only_some`        the clips that were asked for are made
 * `changed`          the plan was changed
 * `cancelled`        the user stopped it
 * `join_failed`      the clips could not be joined
-* `not_joined`       videos are not saved or cannot be joined on this machine
+* `not_joined`       this machine does not save videos, or cannot join them
 """
 
 
 class FilmPaused(KlingError):
-    """A clip may not be started, because nothing is to be done for its film now."""
+    """A clip may not be started, because its film is paused or has moved on to another take."""
 
     code = "not_available"
 
@@ -95,11 +93,11 @@ class FilmPaused(KlingError):
 @dataclass(frozen=True, slots=True)
 class PlannedClip:
     """
-    What the user wants of one clip.
+    One clip as the user planned it.
 
     Args:
         arguments: What is sent to the tool that makes it, without its first picture.
-        start: Its first picture: a picture argument, `CONTINUE`, the id of a finished job that is the clip, or "".
+        start: Its first picture, `CONTINUE`, or "" for none; or the id of a finished job, whose video is the clip.
         seconds: Its length.
         estimate_microusd: What it is expected to cost.
         ceiling_microusd: What it may cost at most.
@@ -113,7 +111,7 @@ class PlannedClip:
 
     @property
     def given(self) -> str | None:
-        """The finished job that is the clip, which costs nothing."""
+        """The finished job whose video is the clip. It costs nothing."""
         return self.start if self.start.startswith("kj_") else None
 
 
@@ -135,7 +133,7 @@ class FilmTake:
 
 @dataclass(frozen=True, slots=True)
 class FilmStep:
-    """A take of a clip that is about to be reserved; what `Ledger.reserve` checks against the agreement."""
+    """The take of a clip that a job is reserved for; `Ledger.reserve` checks it against the agreement."""
 
     film_id: str
     number: int
@@ -145,13 +143,13 @@ class FilmStep:
 
     @property
     def nonce(self) -> str:
-        """By which any number of processes make it once."""
+        """The job's nonce: the same for every process that reserves this take."""
         return f"{self.film_id}:{self.number}:{self.take}:{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True)
 class FilmCut:
-    """A joined film: of which jobs, where, and whether its pictures were copied or made anew."""
+    """A joined film: its jobs, its file, and whether the pictures were copied or encoded again."""
 
     version: int
     job_ids: tuple[str, ...]
@@ -162,7 +160,7 @@ class FilmCut:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip as it stands: what is planned, and the job of its present take."""
+    """A clip: its plan, and the job of its current take."""
 
     number: int
     planned: PlannedClip
@@ -179,30 +177,30 @@ class Clip:
 
     @property
     def ready(self) -> bool:
-        """Whether its video is on this machine, so that another clip can go on from it."""
+        """Whether its video is saved on this machine, so that the next clip can continue it."""
         return self.made and self.job is not None and self.job.saved_to is not None
 
     @property
     def never_sent(self) -> bool:
-        """Whether its last job was not sent, by the user's word or because a server stopped: it is still to be made."""
+        """Whether its job was never sent, because a server stopped or as the user has confirmed."""
         return self.job is not None and self.job.state == "not_submitted" and self.job.fault in _NOBODY_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Film:
     """
-    Everything that the ledger knows of a film.
+    A film as the ledger has it, with its jobs.
 
     Times are UTC milliseconds since 1970, money is micro-dollars.
 
     Args:
         arguments: What the user planned, as `plan_film` takes it.
-        agreed_microusd: What the user agreed to pay in all; None for a draft.
-        going: Whether clips are to be started and joined.
-        why: Why not.
-        detail: The same in words, where there is more to say.
-        only: The clips that are to be made; empty for all.
-        accepted: The jobs that the user wants joined though a clip begins with another picture.
+        agreed_microusd: What the user agreed to pay for the whole film; None for a draft.
+        going: Whether clips are being started and joined.
+        why: Why it is paused.
+        detail: The reason in words, where the code is not enough.
+        only: The clips to make; empty for all.
+        accepted: The jobs to join even where a clip no longer matches the one before it.
         spent_microusd: What its jobs have cost.
         held_microusd: What its open jobs may still cost.
     """
@@ -236,17 +234,17 @@ class Film:
 
     @property
     def cut(self) -> FilmCut | None:
-        """The film as it is joined of its present clips."""
+        """The joined film of the current clips."""
         return next((cut for cut in reversed(self.cuts) if self.all_made and cut.job_ids == self.job_ids), None)
 
     @property
     def unknown(self) -> bool:
-        """Whether of a clip nobody can tell whether fal.ai has its job."""
+        """Whether a clip's job is unknown: fal.ai may have it."""
         return any(clip.job is not None and clip.job.state == "unknown" for clip in self.clips)
 
     @property
     def state(self) -> FilmState:
-        """How it is, in a word."""
+        """The state, derived from the clips' jobs."""
         if self.cut is not None or (self.all_made and self.why in {"join_failed", "not_joined"}):
             return "ready"
         if self.agreed_ms is None:
@@ -256,7 +254,7 @@ class Film:
         return "joining" if self.all_made else "making"
 
     def matches(self, clip: Clip) -> bool:
-        """Whether *clip* begins with the last frame of what is now the clip before it."""
+        """Whether *clip* begins with the last frame of the current take before it, or continues nothing."""
         if clip.begins_with is None or clip.job is None:
             return True
         before = self.clips[clip.number - 2].job if clip.number > 1 else None
@@ -264,12 +262,12 @@ class Film:
 
     @property
     def wanted(self) -> tuple[Clip, ...]:
-        """The clips that are to be made."""
+        """The clips to make."""
         return tuple(clip for clip in self.clips if not self.only or clip.number in self.only)
 
     @property
-    def remaining(self) -> tuple[Clip, ...]:
-        """Those of them that no job makes or has made."""
+    def to_start(self) -> tuple[Clip, ...]:
+        """Those of them that have no job."""
         return tuple(clip for clip in self.wanted if clip.job is None or clip.never_sent)
 
 
@@ -283,23 +281,23 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing more until the user says so."""
+    """Start nothing more until the user asks for it."""
 
     why: Why
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Join the clips as they are."""
+    """Join the clips."""
 
-    job_ids: tuple[str, ...] = field(default=())
+    job_ids: tuple[str, ...]
 
 
 Action: TypeAlias = Start | Pause | Join
 
 
 def decide(film: Film, now_ms: int) -> Sequence[Action]:
-    """What is to be done for *film* now; nothing where only time or a job brings it on."""
+    """The next actions for *film*; none while it is paused, waits for a job, or is ready."""
     if not film.going:
         return ()
     jobs = [(clip, clip.job) for clip in film.clips if clip.job is not None and not clip.never_sent]
@@ -315,11 +313,11 @@ def decide(film: Film, now_ms: int) -> Sequence[Action]:
         if all(film.matches(clip) for clip in film.clips) or film.accepted == film.job_ids:
             return (Join(film.job_ids),)
         return (Pause("clips_differ"),)
-    if not film.remaining:
+    if not film.to_start:
         made = all(clip.ready for clip in film.wanted)
         return (Pause("only_some"),) if made else ()
     room = _MOST_RUNNING - sum(job.open for _, job in jobs)
-    begins = [(clip, _picture_of(film, clip)) for clip in film.remaining]
+    begins = [(clip, _picture_of(film, clip)) for clip in film.to_start]
     ready = [_start(film, clip, begin) for clip, begin in begins if begin is not _NOT_YET][: max(room, 0)]
     if ready and now_ms - (film.agreed_ms or 0) > AGREED_FOR_MS:
         return (Pause("agreement_old"),)
@@ -330,7 +328,7 @@ _NOT_YET: Final = "not yet"
 
 
 def _picture_of(film: Film, clip: Clip) -> str | None:
-    """The job whose last frame *clip* begins with, None where it needs none, or `_NOT_YET`."""
+    """The job whose last frame *clip* begins with; None if it continues nothing, `_NOT_YET` while that job runs."""
     if clip.planned.start != CONTINUE:
         return None
     before = film.clips[clip.number - 2]

@@ -111,11 +111,12 @@ class Ledger(Protocol):
         A nonce finds the job that it was first used for, whatever became of it.
 
         Args:
-            film_step: The take of a clip that it makes: agreed to with its film, and no answer to any other call.
+            film_step: The take of a clip that the job makes. It is checked against the film's agreement, and always
+                gets a job of its own.
 
         Raises:
-            OverBudget: The ceiling is over a limit, or over what is left of the agreement; nothing was recorded.
-            FilmPaused: Nothing is to be done for the film now.
+            OverBudget: The ceiling is over a limit, or over what the agreement has left; nothing was recorded.
+            FilmPaused: The film is paused, or has moved on to another take.
             InvalidArguments: A voice made from another sample has the name that a new one is to have.
         """
         ...
@@ -220,7 +221,7 @@ class Ledger(Protocol):
     def plan_film(
         self, film_id: str, title: str, plan: Mapping[str, object], clips: Sequence[PlannedClip], now_ms: int
     ) -> Film:
-        """Record a plan: a new film, or a change of one, of which a clip that is another now is to be made again."""
+        """Record a new film, or change one: a clip whose plan differs gets its next take, and the film is paused."""
         ...
 
     def draft_of(self, plan: Mapping[str, object]) -> str | None:
@@ -248,15 +249,15 @@ class Ledger(Protocol):
         self, film_id: str, agreed_microusd: int | None, *, only: Sequence[int], retake: Sequence[int], now_ms: int
     ) -> Film:
         """
-        Let a film go on by the user's word, within *agreed_microusd* where that is more than before.
+        Make a film, or go on with it; *agreed_microusd* raises the agreement and never lowers it.
 
-        A clip whose job failed, and one of *retake* whose job has ended, gets its next take; one whose job certainly
-        was not sent its next attempt. What is still under way is left, so that the same word twice is one.
+        A clip gets its next take where its job failed, or where it is in *retake* and has a video. It gets its next
+        attempt where its job was not sent. Jobs that are open are left alone, so calling this twice changes nothing.
         """
         ...
 
     def pause_film(self, film_id: str, why: Why, detail: str) -> Film:
-        """Start nothing more for a film."""
+        """Pause a film."""
         ...
 
     def add_cut(self, film_id: str, cut: FilmCut) -> bool:

@@ -202,10 +202,10 @@ class JobService:
         Start *draft*, once, and wait until fal's answer is recorded: the same call finds the same job.
 
         Args:
-            film_step: The take of a film's clip that it makes, which is one job whatever other calls there were.
+            film_step: The take of a film's clip that the job makes; it always gets a job of its own.
 
         Raises:
-            FilmPaused: Nothing is to be done for the film now.
+            FilmPaused: The film is paused, or has moved on to another take.
             NoApiKey: There is no key to pay with.
             OverBudget: A limit would be passed.
             LedgerUnavailable: The job could not be recorded, so it was not started.

@@ -40,7 +40,7 @@ _LOOK_EVERY_SECONDS: Final = 1.0
 JOBS_FOLLOWED: Final = 50
 """How many of the newest jobs listeners hear of when another process changes them."""
 _ANY: Final = ""
-"""What those wait for who wait for more than one job."""
+"""The key of those who wait for any change, such as that of a film."""
 _LISTENER_SECONDS: Final = 1.0
 """How long a listener may take: what happens to money does not wait for a client that does not read."""
 

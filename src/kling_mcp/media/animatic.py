@@ -1,11 +1,11 @@
 """
-What a film will be like, before it is paid for: its stills, slowly nearing, with names, prompts and times.
+Animatic: a preview of a film before it is paid for. Its stills with a slow zoom, and names, prompts and times.
 
-It is the same for the same stills and texts, byte for byte. A clip without a picture of its own shows the one before it
-out of focus, because that is where it begins; the first then has a plain ground.
+The same stills and texts give the same bytes. A clip without a picture of its own shows the picture before it blurred,
+because that is where it begins; the first clip then has a plain background.
 
-The functions block for seconds, so callers run them in threads: Pillow and PyAV let others work while they draw and
-encode, and nothing here takes more than some tens of megabytes.
+The functions block for seconds and need tens of megabytes. Callers run them in threads: Pillow and PyAV release the
+interpreter lock while they draw and encode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kling_mcp.media.optional import need
-from kling_mcp.media.partial_file import UnfinishedFile
+from kling_mcp.media.partial_file import write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,10 +38,9 @@ class AnimaticShot:
 
     Args:
         name: Such as ``Clip 2`` or ``Clip 2 · shot 1``.
-        prompt: What it will show.
+        prompt: Its prompt.
         seconds: Its length.
-        still: The picture that it begins with, as a file's bytes; None where it has none yet. What cannot be read
-            counts as none.
+        still: The bytes of the picture that it begins with, or None. A picture that cannot be read counts as None.
     """
 
     name: str
@@ -56,7 +55,7 @@ class _Kind:
     fps: int
     options: dict[str, str]
     every: int
-    """How many pictures stand still: drawing takes longer than encoding."""
+    """How many pictures in a row are the same drawing, because drawing takes longer than encoding."""
 
 
 # One thread: with more of them, what is encoded depends on how many there are.
@@ -72,10 +71,10 @@ _SMALL: Final = _Kind(
     {"preset": "veryfast", "crf": "33", "threads": "1"},
     1,
 )
-_GROUND: Final = (32, 36, 44)
+_BACKGROUND: Final = (32, 36, 44)
 _INK: Final = (245, 245, 245)
 _SHADE: Final = (0, 0, 0, 150)
-_NEARER: Final = 0.06
+_ZOOM: Final = 0.06
 _BLUR_SHARE: Final = 1 / 40
 _SMALLEST_TEXT: Final = 12
 _PROMPT_LINES: Final = 2
@@ -95,13 +94,7 @@ def animatic(shots: Sequence[AnimaticShot], target: Path, *, shape: Shape = "lan
         DownloadError: The disk refuses.
     """
     data = _made(shots, _FILE, shape)
-    unfinished = UnfinishedFile.claim(target.parent, target.name)
-    try:
-        unfinished.restart(None, None)
-        unfinished.append(data)
-        return target.parent / unfinished.publish(target.name)
-    finally:
-        unfinished.close()
+    return write_new(target, lambda file: file.write(data))
 
 
 def small_animatic(shots: Sequence[AnimaticShot], *, shape: Shape = "landscape") -> bytes:
@@ -137,15 +130,15 @@ def _frames(shots: Sequence[AnimaticShot], kind: _Kind, size: tuple[int, int]) -
     import av
     from PIL import Image
 
-    ground, sharp = Image.new("RGB", size, _GROUND), False
+    background, sharp = Image.new("RGB", size, _BACKGROUND), False
     whole, ended = sum(shot.seconds for shot in shots), Decimal(0)
     for shot in shots:
         still = _still(shot.still, size)
         if still is not None:
-            ground, sharp = still, True
+            background, sharp = still, True
         elif sharp:
-            ground, sharp = _out_of_focus(ground), False
-        # From the sum, so that the film is as long as its clips are together.
+            background, sharp = _blurred(background), False
+        # From the running total, so that rounding does not change the length of the film.
         first, ended = round(ended * kind.fps), ended + shot.seconds
         last = round(ended * kind.fps)
         caption = _caption(shot, f"{ended - shot.seconds:.1f}-{ended:.1f} of {whole:.1f} s", size)
@@ -154,7 +147,7 @@ def _frames(shots: Sequence[AnimaticShot], kind: _Kind, size: tuple[int, int]) -
         for number in range(last - first):
             if frame is None or (still is not None and number % kind.every == 0):
                 share = number / max(1, last - first - 1)
-                drawn = _nearer(ground, share) if still is not None else ground.copy()
+                drawn = _zoomed(background, share) if still is not None else background.copy()
                 drawn.paste(caption, (0, size[1] - caption.height), caption)
                 frame = kind_of_frame.from_image(drawn).reformat(format="yuv420p", dst_colorspace="ITU709")
             yield frame
@@ -177,7 +170,7 @@ def _still(data: bytes | None, size: tuple[int, int]) -> Image.Image | None:
     return ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
 
 
-def _out_of_focus(image: Image.Image) -> Image.Image:
+def _blurred(image: Image.Image) -> Image.Image:
     from PIL import Image, ImageFilter
 
     # The same look as at full size, in a sixteenth of the time.
@@ -186,12 +179,12 @@ def _out_of_focus(image: Image.Image) -> Image.Image:
     return blurred.resize(image.size, Image.Resampling.BICUBIC)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _nearer(image: Image.Image, share: float) -> Image.Image:
+def _zoomed(image: Image.Image, share: float) -> Image.Image:
     from PIL import Image
 
-    dx, dy = (side * _NEARER * share / 2 for side in image.size)
+    dx, dy = (side * _ZOOM * share / 2 for side in image.size)
     box = (dx, dy, image.width - dx, image.height - dy)
-    # The box is in fractions of pixels, so that nothing trembles.
+    # The box is in fractions of pixels, so that the zoom does not jitter.
     return image.resize(image.size, Image.Resampling.BILINEAR, box=box)  # pyright: ignore[reportUnknownMemberType]
 
 

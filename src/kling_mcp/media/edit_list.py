@@ -1,8 +1,8 @@
 """
-A film for an editor: an OpenTimelineIO file (``.otio``), written as the plain JSON that it is.
+Edit list: a film as an OpenTimelineIO file (``.otio``), for video editors.
 
-Each clip of the film is a clip of the timeline. Its takes are its media, of which the one in the film is active, and
-its shots are markers. Every range is in whole pictures of the film's rate, so that nothing is rounded in the editor.
+Each clip of the film is a clip of the timeline. Its takes are media references, with the take in the film active, and
+its shots are markers. Ranges are in whole pictures at the film's rate, so that an editor rounds nothing.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class EditClip:
         take: What is in the film.
         frames: How many pictures of it are in the film.
         others: Its other takes.
-        shots: What it is made of.
+        shots: Its shots.
         start_frame: The first picture of the take that is in the film.
-        facts: What else to keep with it, such as its job and prompt.
+        facts: Metadata, such as its job and prompt.
     """
 
     name: str
@@ -119,7 +119,7 @@ def _track(kind: str, clips: Sequence[EditClip], fps: float) -> dict[str, object
         "source_range": None,
         "effects": [],
         "markers": [],
-        # Markers once are enough.
+        # Markers on one track are enough.
         "children": [_clip(clip, fps, marked=kind == "Video") for clip in clips],
     }
 

@@ -1,12 +1,11 @@
 """
-Several clips as one film.
+Joins clips into one film.
 
-Where all clips are coded alike, their pictures are copied byte for byte, else they are encoded once. The sound is
-always decoded and joined in samples: packets of sound are longer or shorter than the pictures, so copies of them drift.
+If all clips have the same encoding, their video packets are copied byte for byte; otherwise the video is encoded once.
+Audio is always decoded and joined in samples, because audio packets do not end where the pictures do: copies drift.
 
-The work is done in a child process (this module as a program: the order as JSON on standard input, the answer on
-standard output), because encoding takes hundreds of megabytes and can then be ended at any moment. The child alone
-writes the unfinished file, under a lock that ends with it, and gives it a name that no other file has.
+The work runs in a child process (this module as a program, JSON on standard input and output), because encoding takes
+hundreds of megabytes and must be stoppable at any moment. The child holds the lock on the unfinished file.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ from kling_mcp.errors import NotAvailable
 from kling_mcp.json_types import members_of
 from kling_mcp.media.measured import rounded
 from kling_mcp.media.optional import need
-from kling_mcp.media.partial_file import DownloadError, UnfinishedFile
+from kling_mcp.media.partial_file import DownloadError, Reason, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from typing import BinaryIO
 
-__all__ = ["Clip", "How", "Joined", "join", "join_here"]
+__all__ = ["BeingJoined", "Clip", "How", "Joined", "join", "join_here"]
 
 How = Literal["copied", "rendered"]
 
 MAX_CLIPS: Final = 24
 _RATE: Final = 48_000
-_EASE_SAMPLES: Final = _RATE * 5 // 1000
+_FADE_SAMPLES: Final = _RATE * 5 // 1000
 _SOUND_BITS: Final = 192_000
 _FORMATS: Final = "mov,matroska,webm"
 _MAX_GAIN_DB: Final = 12.0
@@ -64,8 +63,8 @@ class Clip:
 
     Args:
         video: The file.
-        drops_first: Its first picture repeats the last one of the clip before. It is left out where the film is
-            encoded; it cannot be where pictures are copied, because the others are built on it.
+        drops_first: Its first picture repeats the last one of the clip before. It is left out when the film is
+            encoded. Copied packets need it, because the pictures after it refer to it.
     """
 
     video: Path
@@ -75,11 +74,11 @@ class Clip:
 @dataclass(frozen=True, slots=True)
 class Joined:
     """
-    A film that was made.
+    A joined film.
 
     Args:
         path: Its file.
-        how: Whether the pictures were copied or encoded anew.
+        how: Whether the pictures were copied or encoded again.
         seconds: Its length.
         frames: How many pictures it has.
     """
@@ -97,15 +96,16 @@ async def join(clips: Sequence[Clip], target: Path, *, timeout_seconds: float = 
     The file gets another name, with `` (2)``, where *target* is taken; nothing is ever overwritten.
 
     Raises:
+        BeingJoined: Another process is writing this film.
         NotAvailable: PyAV is missing, a clip cannot be read, the disk refuses, or it takes longer than
-            *timeout_seconds*. The clips are as they were.
+            *timeout_seconds*. The clips are not changed.
     """
     need("av", purpose="Joining clips")
-    order = {"clips": [[str(clip.video), clip.drops_first] for clip in clips], "target": str(target)}
+    request = {"clips": [[str(clip.video), clip.drops_first] for clip in clips], "target": str(target)}
     command = [sys.executable, "-m", "kling_mcp.media.joining"]
     try:
         with anyio.fail_after(timeout_seconds):
-            done = await anyio.run_process(command, input=json.dumps(order).encode(), check=False)
+            done = await anyio.run_process(command, input=json.dumps(request).encode(), check=False)
     except TimeoutError:
         raise _failed(f"it took longer than {timeout_seconds:.0f} seconds") from None
     return _answer(done.stdout, done.returncode)
@@ -120,7 +120,7 @@ def _answer(text: bytes, returncode: int) -> Joined:
         case {"path": str(path), "how": str(how), "seconds": str(seconds), "frames": int(frames)}:
             return Joined(Path(path), "copied" if how == "copied" else "rendered", Decimal(seconds), frames)
         case {"failed": str(what)}:
-            raise NotAvailable(what, "Every clip is still there as its own file.")
+            raise (BeingJoined if answer.get("busy") is True else NotAvailable)(what, _STILL_THERE)
         case _:
             raise _failed(f"the process that joins them ended with code {returncode}")
 
@@ -129,15 +129,20 @@ def _failed(what: str) -> NotAvailable:
     return NotAvailable(f"The clips were not joined: {what}.", _STILL_THERE)
 
 
+class BeingJoined(NotAvailable):
+    """Another process is joining the same film."""
+
+
 class _CannotJoin(Exception):
     """What is wrong, as the end of a sentence."""
 
 
 def join_here(clips: Sequence[Clip], target: Path) -> Joined:
     """
-    Join *clips* into *target* in this process; `join` for everybody but a child process.
+    Join *clips* into *target* in this process, which is the child process of `join`.
 
     Raises:
+        BeingJoined: Another process is writing this film.
         NotAvailable: A clip cannot be read, or the disk refuses.
     """
     from av.error import FFmpegError
@@ -150,6 +155,8 @@ def join_here(clips: Sequence[Clip], target: Path) -> Joined:
     except _CannotJoin as error:
         raise _failed(str(error)) from None
     except DownloadError as error:
+        if error.reason is Reason.BUSY:
+            raise BeingJoined("Another process is joining this film.", "Its file is there once that is done.") from None
         raise _failed(f"the disk refuses ({error.reason})") from None
     except FFmpegError as error:
         raise _failed(f"a clip is damaged, or cannot be written ({error.strerror})") from None
@@ -166,21 +173,8 @@ def _joined(clips: Sequence[Clip], target: Path) -> Joined:
     else:
         rate = Counter(probe.rate for probe in probes).most_common(1)[0][0]
         frames = [_rendered_frames(probe, clip, rate) for probe, clip in zip(probes, clips, strict=True)]
-    unfinished = UnfinishedFile.claim(target.parent, target.name)
-    try:
-        if unfinished.published is None:
-            with unfinished.rewritten() as file:
-                _write(file, clips, probes, how, rate, frames)
-                file.flush()
-            name = unfinished.publish(target.name)
-        else:
-            name = unfinished.published
-    except BaseException:
-        unfinished.discard()
-        raise
-    finally:
-        unfinished.close()
-    return Joined(target.parent / name, how, rounded(sum(frames) / rate), sum(frames))
+    path = write_new(target, lambda file: _write(file, clips, probes, how, rate, frames))
+    return Joined(path, how, rounded(sum(frames) / rate), sum(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +182,7 @@ class _Probe:
     """What a clip holds."""
 
     coding: tuple[object, ...]
-    """Equal where packets can stand behind each other."""
+    """The encoding; packets of clips with the same one can follow each other."""
     rate: Fraction
     size: tuple[int, int]
     start: Fraction
@@ -196,7 +190,7 @@ class _Probe:
     frames: int
     seconds: Fraction
     steps: tuple[tuple[int, int], ...] | None
-    """When each packet is shown and decoded, in pictures from the first one; None where the rate is not constant."""
+    """Presentation and decoding time of each packet, in pictures from the first; None if the rate is not constant."""
     sound: bool
 
 
@@ -213,7 +207,7 @@ def _opened(video: Path) -> Generator[Any]:
 def _probe(video: Path, number: int) -> _Probe:
     with _opened(video) as container:
         if not container.streams.video:
-            raise _CannotJoin(f"clip {number} holds no pictures")
+            raise _CannotJoin(f"clip {number} has no video")
         stream = container.streams.video[0]
         context = stream.codec_context
         rate = stream.average_rate or stream.guessed_rate
@@ -229,10 +223,10 @@ def _probe(video: Path, number: int) -> _Probe:
             times.append((packet.pts, packet.dts))
             end = max(end, packet.pts + (packet.duration or 0))
         if not times:
-            raise _CannotJoin(f"clip {number} holds no pictures")
+            raise _CannotJoin(f"clip {number} has no video")
         first = min(pts for pts, _ in times)
         unit = Fraction(stream.time_base)
-        # What a container derives from the whole length can be off by a rounding.
+        # A rate that was computed from the length has a rounding error.
         rate = _nearest_rate(Fraction(rate))
         steps = _steps(times, first, unit * rate)
         last = max(pts for pts, _ in times)
@@ -275,7 +269,7 @@ def _steps(times: list[tuple[int, int | None]], first: int, unit: Fraction) -> t
         if dts is None:
             return None
         shown, decoded = (pts - first) * unit, (dts - first) * unit
-        # Clocks of whole milliseconds are a little off the grid.
+        # Timestamps in whole milliseconds are slightly off.
         if abs(shown - round(shown)) > Fraction(1, 10) or abs(decoded - round(decoded)) > Fraction(1, 10):
             return None
         steps.append((round(shown), round(decoded)))
@@ -285,7 +279,7 @@ def _steps(times: list[tuple[int, int | None]], first: int, unit: Fraction) -> t
 
 
 def _alike(probes: Sequence[_Probe]) -> bool:
-    """Whether the packets of all clips can stand behind each other, in the order of decoding."""
+    """Whether the packets of all clips can follow each other, in decoding order."""
     if any(probe.coding != probes[0].coding or probe.steps is None for probe in probes):
         return False
     decoded, total = list[int](), 0
@@ -303,7 +297,7 @@ def _rendered_frames(probe: _Probe, clip: Clip, rate: Fraction) -> int:
 def _write(
     file: BinaryIO, clips: Sequence[Clip], probes: Sequence[_Probe], how: How, rate: Fraction, frames: Sequence[int]
 ) -> None:
-    """Write the film: a picture, then the sound until the end of it, so that neither waits in memory for the other."""
+    """Write pictures and audio in step, so that neither is kept in memory for the other."""
     import av
 
     with ExitStack() as stack:
@@ -367,7 +361,7 @@ def _rendered(
 
 
 def _at_rate(clip: Clip, probe: _Probe, rate: Fraction, count: int, size: tuple[int, int]) -> Iterator[Any]:
-    """Exactly *count* pictures: at each time the one that is on the screen."""
+    """Exactly *count* pictures at *rate*: for each time the one that is shown then."""
     with _opened(clip.video) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -380,10 +374,10 @@ def _at_rate(clip: Clip, probe: _Probe, rate: Fraction, count: int, size: tuple[
         fitted = _Fitted(stream, size)
         shown = following = next(decoded, None)
         if shown is None:
-            raise _CannotJoin(f"{clip.video.name} holds no pictures")
+            raise _CannotJoin(f"{clip.video.name} has no video")
         ready = None
         for number in range(count):
-            # Half a picture of the source of patience: clocks of two rates meet at fractions.
+            # A quarter of a picture of tolerance: times at two rates differ by fractions.
             time = begin + number / rate + Fraction(1, 4) / probe.rate
             while following is not None and following.pts * unit <= time:
                 shown, ready = following, None
@@ -394,7 +388,7 @@ def _at_rate(clip: Clip, probe: _Probe, rate: Fraction, count: int, size: tuple[
 
 
 class _Fitted:
-    """Brings pictures to one size, with bars where the shape differs."""
+    """Scales pictures to one size, with bars where the shape differs."""
 
     def __init__(self, stream: Any, size: tuple[int, int]) -> None:
         self._stream = stream
@@ -439,10 +433,10 @@ def _ends(
 def _sound(
     clips: Sequence[Clip], probes: Sequence[_Probe], track: Any, ends: Sequence[tuple[int, Fraction]]
 ) -> Iterator[tuple[Fraction, Any]]:
-    """The encoded sound, each part with the second at which it ends."""
+    """The encoded audio; each part with its end, in seconds."""
     import av
 
-    # One queue over all clips: the encoder sees one sound without a seam.
+    # One queue for all clips, so that the encoder gets one continuous signal.
     queue: Any = av.AudioFifo()
     gains = _gains([_loudness(clip.video) if probe.sound else None for clip, probe in zip(clips, probes, strict=True)])
     begin = done = 0
@@ -464,7 +458,7 @@ def _sound(
 
 def _levelled(video: Path, starts: Fraction, samples: int, gain_db: float) -> Iterator[Any]:
     """Exactly *samples* of the sound of *video* from the second *starts* on."""
-    ease = min(_EASE_SAMPLES, samples // 2)
+    fade = min(_FADE_SAMPLES, samples // 2)
     with _opened(video) as container:
         stream = container.streams.audio[0]
         decoded = (frame for frame in container.decode(stream) if frame.samples)
@@ -481,8 +475,8 @@ def _levelled(video: Path, starts: Fraction, samples: int, gain_db: float) -> It
             ("volume", f"volume={gain_db:.3f}dB"),
             ("apad", f"whole_len={samples}"),
             ("atrim", f"end_sample={samples}"),
-            ("afade", f"type=in:start_sample=0:nb_samples={ease}"),
-            ("afade", f"type=out:start_sample={samples - ease}:nb_samples={ease}"),
+            ("afade", f"type=in:start_sample=0:nb_samples={fade}"),
+            ("afade", f"type=out:start_sample={samples - fade}:nb_samples={fade}"),
         ]
         yield from _filtered(stream, first, decoded, steps)
 
@@ -507,7 +501,7 @@ def _filtered(stream: Any, first: Any, rest: Iterator[Any], steps: Sequence[tupl
     count, frame = 0, first
     while True:
         if frame is not None:
-            # Counted, not as the file has it: what stands between two packets is no sound.
+            # Counted in samples: gaps between packets are not audio.
             frame.pts, frame.time_base = count, Fraction(1, first.sample_rate)
             count += frame.samples
         try:
@@ -570,18 +564,18 @@ def _gains(measured: Sequence[tuple[float, float] | None]) -> list[float]:
 
 def _gain(loudness: float, peak_db: float, target: float) -> float:
     wanted = max(-_MAX_GAIN_DB, min(_MAX_GAIN_DB, target - loudness))
-    # Never so loud that it clips, unless it came like that.
+    # Never louder than the peak limit, unless the clip already was.
     return min(wanted, max(0.0, _HIGHEST_PEAK_DB - peak_db))
 
 
 def _main() -> None:
-    """Read the order, join, and answer."""
-    order = json.load(sys.stdin)
-    clips = [Clip(Path(video), bool(drops)) for video, drops in order["clips"]]
+    """Read the clips and the target, join them, and answer."""
+    request = json.load(sys.stdin)
+    clips = [Clip(Path(video), bool(drops)) for video, drops in request["clips"]]
     try:
-        joined = join_here(clips, Path(order["target"]))
+        joined = join_here(clips, Path(request["target"]))
     except NotAvailable as error:
-        answer: dict[str, object] = {"failed": error.what}
+        answer: dict[str, object] = {"failed": error.what, "busy": isinstance(error, BeingJoined)}
     else:
         answer = {**asdict(joined), "path": str(joined.path), "seconds": str(joined.seconds)}
     sys.stdout.write(json.dumps(answer))

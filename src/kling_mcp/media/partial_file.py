@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["DownloadError", "Reason", "UnfinishedFile", "disk_errors"]
+__all__ = ["DownloadError", "Reason", "UnfinishedFile", "disk_errors", "write_new"]
 
 _MAX_PARTS: Final = 9
 _MAX_NOTES_BYTES: Final = 4096
@@ -230,6 +230,32 @@ class UnfinishedFile:
     def _open(self) -> int:
         assert self._descriptor is not None, "the file has been published"  # noqa: S101 - a defect of the caller
         return self._descriptor
+
+
+def write_new(target: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """
+    Make the file *target* with *write*; it has its name only once it is whole.
+
+    Returns:
+        The file: *target*, or with `` (2)`` where that is taken.
+
+    Raises:
+        DownloadError: The disk refuses, or another process is writing the same file.
+    """
+    unfinished = UnfinishedFile.claim(target.parent, target.name)
+    if unfinished.published is not None:
+        # A killed process had just published its file. That one is kept, and this is another.
+        unfinished.close()
+        unfinished = UnfinishedFile.claim(target.parent, target.name)
+    try:
+        with unfinished.rewritten() as file:
+            write(file)
+        return target.parent / unfinished.publish(target.name)
+    except BaseException:
+        unfinished.discard()
+        raise
+    finally:
+        unfinished.close()
 
 
 def _claim(kind: type[UnfinishedFile], folder: FolderHandle, part: str, name: str) -> UnfinishedFile:

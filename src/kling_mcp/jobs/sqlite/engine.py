@@ -211,7 +211,7 @@ class SqliteLedger:
         with self._writing() as db:
             now_ms = self._about_to_spend(db, now_ms)
             used = self._of_nonce(db, intent.nonce)
-            # Of two equal clips each is its own job; which take it is decides alone.
+            # Two equal clips are two jobs: only the nonce decides.
             first = used or (None if film_step else self._duplicate(db, intent.fingerprint, now_ms))
             if first is None:
                 if film_step is not None:
@@ -494,7 +494,7 @@ class SqliteLedger:
     def plan_film(
         self, film_id: str, title: str, plan: Mapping[str, object], clips: Sequence[PlannedClip], now_ms: int
     ) -> Film:
-        """Record a plan: a new film, or a change of one, of which a clip that is another now is to be made again."""
+        """Record a new film, or change one: a clip whose plan differs gets its next take, and the film is paused."""
         with self._writing() as db:
             films = self._films(db)
             films.put(film_id, title, plan, clips, _advance(db, now_ms))
@@ -524,14 +524,14 @@ class SqliteLedger:
     def agree(
         self, film_id: str, agreed_microusd: int | None, *, only: Sequence[int], retake: Sequence[int], now_ms: int
     ) -> Film:
-        """Let a film go on by the user's word, within *agreed_microusd* where that is more than before."""
+        """Make a film, or go on with it; *agreed_microusd* raises the agreement and never lowers it."""
         with self._writing() as db:
             films = self._films(db)
             films.agree(film_id, agreed_microusd, only=only, retake=retake, now_ms=_advance(db, now_ms))
             return films.get(film_id)
 
     def pause_film(self, film_id: str, why: Why, detail: str) -> Film:
-        """Start nothing more for a film."""
+        """Pause a film."""
         with self._writing() as db:
             films = self._films(db)
             films.pause(film_id, why, detail)
@@ -588,7 +588,7 @@ class SqliteLedger:
 
     @contextlib.contextmanager
     def _consistent(self) -> Generator[sqlite3.Connection]:
-        """Several questions about one moment."""
+        """A read transaction: several queries see the same state."""
         with self._guarded():
             self._db.execute("BEGIN")
             try:
@@ -601,7 +601,7 @@ class SqliteLedger:
         try:
             yield
         except (DamagedRowError, UnicodeDecodeError) as error:
-            # A name in a damaged schema need not be UTF-8 any more, and neither is sqlite's message about it.
+            # A damaged schema may hold names that are not UTF-8, which sqlite repeats in its message.
             self._trouble = self._damaged(_plain(error))
             raise self._unavailable(self._trouble) from error
         except sqlite3.Error as error:

@@ -1,8 +1,8 @@
 """
-The films of the SQLite ledger: four tables beside those of the jobs, read and written inside its transactions.
+The films of the SQLite ledger: four tables, read and written within the engine's transactions.
 
-What a film has cost is never stored: it is added up from its jobs each time. A film's row ends with a checksum, like a
-job's, because it says what may be spent.
+What a film has cost is never stored; it is added up from its jobs. A film's row has a checksum, as a job's has, because
+it says how much may be spent.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class FilmTable:
     def put(
         self, film_id: str, title: str, plan: Mapping[str, object], clips: Sequence[PlannedClip], now_ms: int
     ) -> None:
-        """Record a plan: a new film, or a change of one, of which a clip that is another now is to be made again."""
+        """Record a new film, or change one: a clip whose plan differs gets its next take, and the film is paused."""
         known = self._db.execute("SELECT 1 FROM film WHERE id = ?", (film_id,)).fetchone()
         if known is None:
             self._db.execute(
@@ -169,8 +169,9 @@ class FilmTable:
             )
             self._seal(film_id)
         else:
-            self._set(film_id, title=title, plan=text_of(plan), going=0, why="changed", detail="", only_clips="[]")
-        self._db.execute("DELETE FROM clip WHERE film = ? AND n > ?", (film_id, len(clips)))
+            self._set(film_id, title=title, plan=text_of(plan))
+        removed = self._db.execute("DELETE FROM clip WHERE film = ? AND n > ?", (film_id, len(clips))).rowcount
+        changed = removed > 0
         for number, planned in enumerate(clips, 1):
             written = text_of(
                 {
@@ -185,6 +186,7 @@ class FilmTable:
             if before is not None and _wish(before[0]) == _wish(written):
                 self._db.execute("UPDATE clip SET planned = ? WHERE film = ? AND n = ?", (written, film_id, number))
                 continue
+            changed = True
             last = self._db.execute(
                 "SELECT COALESCE(MAX(take), 0) FROM film_take WHERE film = ? AND n = ?", (film_id, number)
             ).fetchone()[0]
@@ -193,8 +195,10 @@ class FilmTable:
                 " SET planned = excluded.planned, take = excluded.take, attempt = 1",
                 (film_id, number, written, last + 1),
             )
+        if known is not None and changed and self.get(film_id).agreed_ms is not None:
+            self._set(film_id, going=0, why="changed", detail="", only_clips="[]")
 
-    # ---- the user's word
+    # ---- what the user decides
 
     def agree(
         self,
@@ -206,10 +210,10 @@ class FilmTable:
         now_ms: int,
     ) -> None:
         """
-        Let the film go on, within *agreed_microusd* where that is more than before; None leaves it.
+        Make the film, or go on with it; *agreed_microusd* raises the agreement and never lowers it.
 
-        A clip whose job failed, and one of *retake* whose job has ended, gets its next take; one whose job certainly
-        was not sent its next attempt. What is still under way is left, so that the same word twice is one.
+        A clip gets its next take where its job failed, or where it is in *retake* and has a video. It gets its next
+        attempt where its job was not sent. Jobs that are open are left alone, so calling this twice changes nothing.
         """
         film = self.get(film_id)
         for clip in film.clips:
@@ -240,7 +244,7 @@ class FilmTable:
         self._set(film_id, going=0, why=why, detail=detail)
 
     def add_cut(self, film_id: str, cut: FilmCut) -> bool:
-        """Record a joined film; False if the same jobs are joined already. Nothing more is to be done then."""
+        """Record a joined film, which ends the work on it; False if these jobs are joined already."""
         jobs = text_of(cut.job_ids)
         known = self._db.execute("SELECT 1 FROM film_cut WHERE film = ? AND jobs = ?", (film_id, jobs)).fetchone()
         if known is not None:
@@ -256,17 +260,17 @@ class FilmTable:
 
     def allow(self, step: FilmStep, ceiling_microusd: int) -> None:
         """
-        See that a job of *step* may be reserved: the film is going, and what it costs is agreed to.
+        Check that a job may be reserved for *step*: the film is going, and the agreement covers the cost.
 
         Raises:
-            FilmPaused: Nothing is to be done for the film, or not this take any more.
-            OverBudget: It costs more than what is left of the agreement.
+            FilmPaused: The film is paused, or has moved on to another take.
+            OverBudget: The agreement has too little left.
         """
         film = self.get(step.film_id)
         clip = next((one for one in film.clips if one.number == step.number), None)
         if not film.going or clip is None or clip.take != step.take or step.attempt < clip.attempt:
             raise FilmPaused(
-                f"Clip {step.number} of film {step.film_id} is not to be started now.",
+                f"Clip {step.number} of film {step.film_id} was not started: the film is paused or has changed.",
                 f"get_job with job_id {step.film_id} shows the film.",
             )
         used_microusd = film.spent_microusd + film.held_microusd
@@ -285,8 +289,9 @@ class FilmTable:
             "INSERT INTO film_take VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (step.film_id, step.number, step.take, step.attempt, job_id, step.begins_with),
         )
+        # A process that is late must not lead back to an earlier attempt.
         self._db.execute(
-            "UPDATE clip SET attempt = ? WHERE film = ? AND n = ? AND take = ?",
+            "UPDATE clip SET attempt = MAX(attempt, ?) WHERE film = ? AND n = ? AND take = ?",
             (step.attempt, step.film_id, step.number, step.take),
         )
 
@@ -303,6 +308,6 @@ class FilmTable:
 
 
 def _wish(planned: str) -> object:
-    """What a clip is to be, without what it costs."""
+    """What the user asks of a clip, without its price."""
     found: dict[str, Any] = json.loads(planned)
     return found["arguments"], found["start"]

@@ -101,7 +101,7 @@ def _m004_modes_and_voices(db: sqlite3.Connection) -> None:
 
 
 def _m005_films(db: sqlite3.Connection) -> None:
-    """Films: what was planned and agreed, which job made which take of which clip, and what was joined."""
+    """Films: plan and agreement, the takes of each clip, and the joined files."""
     for statement in films.SCHEMA:
         db.execute(statement)
 
