@@ -242,7 +242,7 @@ def test_a_stop_is_an_exit_code_too() -> None:
 
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("Would stop a job\n✗ settings  KLING_MCP_CONFIRM is 'sometimes'")
-    assert done.stdout.endswith("\nDo this first: Put that setting right in the server's configuration.\n")
+    assert done.stdout.endswith("\nDo this first: Fix that setting in the server's configuration.\n")
 
 
 def _file_in_the_way(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ SHOWN: dict[str, tuple[list[Finding], str]] = {
     "all is well": (
         [OK],
         """
-In order
+OK
 ✓ version   kling-mcp 1.
 
 All is well: a job would work. Nothing was spent.""",
@@ -27,7 +27,7 @@ All is well: a job would work. Nothing was spent.""",
 Worth knowing
 ! videos    Videos are not saved.
 
-In order
+OK
 ✓ version   kling-mcp 1.
 
 All is well: a job would work. Nothing was spent.""",
@@ -39,7 +39,7 @@ Worth knowing
 ! videos    Videos are not saved.
 ! media     PyAV is missing.
 
-In order
+OK
 ✓ version   kling-mcp 1.
 
 A job would work. Nothing was spent.
@@ -56,7 +56,7 @@ Worth knowing
 ! media     PyAV is missing.
 ! videos    Videos are not saved.
 
-In order
+OK
 ✓ version   kling-mcp 1.
 
 2 of these would stop a job. Nothing was spent.

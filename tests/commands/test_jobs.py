@@ -1,4 +1,4 @@
-"""One job in full, and open jobs as they go on; the one who pauses is the server that moves them."""
+"""One job in full, and open jobs as they progress. While the command pauses, a server changes the ledger."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def intent(job_id: str, **arguments: object) -> Intent:
 
 
 class Server:
-    """What moves jobs in the ledger while somebody looks, with a clock of its own."""
+    """A server that changes jobs in the ledger while the command reads it."""
 
     def __init__(self, folder: Path) -> None:
         self.ledger = SqliteLedger(folder, lambda: "an id")
@@ -130,7 +130,7 @@ def test_prompts_in_the_table_are_cut_to_the_width(columns: int, server: Server)
 
 
 def entries(told: str) -> dict[str, list[str]]:
-    """What a page says, by its labels; a line without one belongs to the label above it."""
+    """The lines of a page by their labels."""
     found: dict[str, list[str]] = {}
     label = ""
     for line in told.splitlines():
@@ -175,7 +175,7 @@ FULL: dict[str, tuple[Callable[[Server], None], Mapping[str, str]]] = {
             "With": "image: /pictures/fox.jpg",
             "Model": "o3-standard, 9 s, with sound",
             "Mode": "image-to-video (fal-ai/kling-video/o3/standard/image-to-video)",
-            "Price": "estimated $1.01, at most $1.51; not settled, so the most is held",
+            "Price": "estimated $1.01, at most $1.51; not settled; the maximum is held",
             "Times": "asked for 2026-11-21T10:00:00Z, 0 s ago",
             "Request": REQUEST,
             "Next": f"kling-mcp jobs {FOX} --watch follows it.",
@@ -336,7 +336,7 @@ def test_on_a_terminal_each_open_job_has_a_bar_and_one_that_ends_goes_above_them
 
     code, _ = watched(server, run, half, last, terminal=terminal)
 
-    how = "Ctrl-C ends the watching, not the jobs; the assistant's server moves them."
+    how = "Ctrl-C stops watching. The jobs go on in the assistant's server."
     fox, owl = f"{FOX}  o3-standard  ~$1.01  A fox looks up / night falls", f"{OWL}  o3-standard  ~$1.01  An owl"
     ended = f"2026-11-21T10:01:00Z  {FOX}  completed, $0.90: /videos/fox.mp4"
     sending = f"    {'░' * 20}   0%  sending the request to fal.ai"
@@ -360,7 +360,7 @@ def _stop() -> None:
 
 
 @pytest.mark.parametrize("terminal", [Terminal(), io.StringIO()])
-def test_ctrl_c_ends_the_watching_on_a_line_of_its_own(terminal: io.StringIO, server: Server) -> None:
+def test_ctrl_c_stops_watching_and_leaves_the_cursor_on_a_new_line(terminal: io.StringIO, server: Server) -> None:
     server.start(intent(FOX, prompt="A fox"))
 
     code, told = watched(server, _stop, terminal=terminal)
@@ -377,7 +377,7 @@ def test_a_job_in_state_unknown_is_told_and_not_waited_for(server: Server) -> No
     assert code == 0
     assert told.splitlines()[-3:] == [
         f"2026-11-21T10:00:10Z  {FOX}  unknown, ~$1.01",
-        "Nothing more happens by itself.",
+        "No other job is open.",
         f"In state unknown, so perhaps charged: kling-mcp jobs {FOX} says what to do.",
     ]
 

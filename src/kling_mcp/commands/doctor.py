@@ -50,7 +50,7 @@ _MARKS: Final[dict[Mark, str]] = {"ok": "✓", "note": "!", "stop": "✗"}
 _GROUPS: Final[tuple[tuple[Mark, str], ...]] = (
     ("stop", "Would stop a job"),
     ("note", "Worth knowing"),
-    ("ok", "In order"),
+    ("ok", "OK"),
 )
 _SUBJECT: Final = 8
 _OLD_PRICES_DAYS: Final = 120
@@ -64,8 +64,8 @@ class Finding:
     One thing that a job needs: *stop* means that a job would not work, *note* that something is worth knowing.
 
     Args:
-        text: How it is, and what can be done about it.
-        remedy: What to do, as the shortest sentence that helps; empty where nothing has to be done.
+        text: What was found, and what can be done about it.
+        remedy: What to do, in one short sentence; empty where there is nothing to do.
     """
 
     mark: Mark
@@ -80,7 +80,7 @@ def doctor() -> int:
     try:
         findings = anyio.run(examine, Settings.from_environment())
     except SettingsError as error:
-        findings = [Finding("stop", "settings", str(error), "Put that setting right in the server's configuration.")]
+        findings = [Finding("stop", "settings", str(error), "Fix that setting in the server's configuration.")]
     print("\n".join(report(findings, width)))
     return 1 if any(finding.mark == "stop" for finding in findings) else 0
 
@@ -89,7 +89,7 @@ def report(findings: Sequence[Finding], width: int) -> Iterator[str]:
     """
     *findings* in lines of at most *width*, what stops jobs first, and what to do first in the last line.
 
-    Within a group the order of *findings* is kept: a job needs the first of them first.
+    Within a group the order of *findings* is kept: a job needs them in that order.
     """
     for mark, title in _GROUPS:
         group = [finding for finding in findings if finding.mark == mark]
@@ -234,7 +234,7 @@ def _writable(subject: str, folder: Path, variable: str) -> Finding:
     return Finding("ok", subject, f"{folder} {'can be written' if nearest == folder else 'will be made'}.")
 
 
-_LEDGER: Final = "Put the ledger in order, as said above; until then nothing is spent."
+_LEDGER: Final = "Fix the ledger as described above; until then nothing is spent."
 
 
 def _ledger(settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""One job in full, for the person who pays: what ``kling-mcp jobs JOB_ID`` shows."""
+"""``kling-mcp jobs JOB_ID``: one job in full."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def short_path(path: Path) -> str:
 
 
 def cuts_of(job: Job) -> tuple[int, ...]:
-    """Where the shots of *job* begin, in seconds, and where the last one ends; empty where that is not known."""
+    """The start of each shot and the end of the last, in seconds; empty if unknown."""
     cuts = [0]
     for shot in _shots(job):
         seconds = shot.get("duration")
@@ -60,7 +60,7 @@ def cuts_of(job: Job) -> tuple[int, ...]:
 
 
 def job_page(job: Job, now_ms: int, width: int) -> str:
-    """Everything that a person asks of *job*, in lines of at most *width* where its texts can be broken."""
+    """Everything about *job*, wrapped at *width*."""
     width = min(width, _WIDEST)
     lines: list[str] = []
     label = ""
@@ -71,12 +71,12 @@ def job_page(job: Job, now_ms: int, width: int) -> str:
 
 
 def _entries(job: Job, now_ms: int) -> Iterator[tuple[str, str]]:
-    """What is said, and what it is called; entries in a row of the same name are one below the other."""
+    """Labels and texts. Consecutive texts with the same label are shown under it."""
     intent = job.intent
     yield "Job", job.job_id
     state = job.state.replace("_", " ")
     yield "State", state
-    # What is wrong with fal is a warning below.
+    # Trouble with fal.ai is among the warnings below.
     if job.trouble is None and (words := describe_status(job, now_ms)) not in {state, "finished"}:
         yield "State", plain(words)
     yield from _content(job)
@@ -108,7 +108,7 @@ def _entries(job: Job, now_ms: int) -> Iterator[tuple[str, str]]:
 
 
 def _content(job: Job) -> Iterator[tuple[str, str]]:
-    """What it was to show: its shots or its prompt, and what else it was given."""
+    """Its shots or prompt, and its other arguments."""
     given = arguments_of(job)
     cuts = cuts_of(job)
     for number, shot in enumerate(_shots(job), 1):
@@ -131,14 +131,14 @@ def _shots(job: Job) -> Iterator[Mapping[str, object]]:
 
 def _paid(job: Job) -> str:
     if job.cost_microusd is None:
-        return "not settled, so the most is held"
+        return "not settled; the maximum is held"
     if job.cost_microusd and job.cost_source == "estimated":
         return f"counted as {_usd(job.cost_microusd)}, because fal.ai has not said what it billed"
     return f"actual {_usd(job.cost_microusd)}"
 
 
 def _made(job: Job) -> Iterator[tuple[str, str]]:
-    """Where the video is, or which voice it became."""
+    """Where the video is, or the id of the voice."""
     if job.voice_id is not None:
         yield "Voice", plain(job.voice_id)
     video = VideoView.of(job)

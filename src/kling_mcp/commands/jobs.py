@@ -51,17 +51,17 @@ def jobs(
     """
     Show every job and today's money, or one job in full, or follow those that are open.
 
-    The ledger is read and nothing else is done.
+    It only reads the ledger.
 
     Args:
         named: A job's id, or fal's request id, in any spelling; empty for all jobs.
-        follow: Show what becomes of open jobs until none is left, or until Ctrl-C.
-        screen: Where it is shown.
+        follow: Show the progress of open jobs until all have ended, or until Ctrl-C.
+        screen: Where to write.
         now_ms: UTC milliseconds since 1970.
-        pause: Waits for a number of seconds between two looks.
+        pause: Sleeps for a number of seconds between two reads of the ledger.
 
     Returns:
-        0; 1 if the ledger is in trouble, 130 if Ctrl-C ended the following.
+        0; 1 if something is wrong with the ledger, 130 after Ctrl-C.
 
     Raises:
         UnknownJob: No job has that id.

@@ -1,4 +1,4 @@
-"""What commands draw with: bars, paragraphs, and lines that are drawn again in their place on a terminal."""
+"""Terminal output of the commands: bars, paragraphs, and a block of lines that is redrawn in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Screen", "bar", "clip", "paragraph", "plain", "rendered", "terminal_
 
 _BAR: Final = 30
 _LOG_LINE: Final = re.compile(r"Shot (\d+) of \d+: (\d+)%")
-"""The simulator's own log line; it tells more than the time that has passed."""
+"""The simulator's log line, which is more exact than the elapsed time."""
 
 
 def terminal_size() -> os.terminal_size:
@@ -29,12 +29,12 @@ class Screen:
     """
     Where a command writes.
 
-    On a terminal some lines stay below and are drawn again and again; what is written goes above them. Elsewhere only
-    what is written appears.
+    On a terminal it keeps a block of lines at the bottom, which `draw` replaces; `write` adds text above it. Elsewhere
+    only the text appears.
 
     Args:
-        out: Standard output, as a rule.
-        size: Asked before each drawing, because a window can change.
+        out: Standard output if not given.
+        size: Called before each drawing, because a window can be resized.
     """
 
     def __init__(self, out: TextIO | None = None, size: Callable[[], os.terminal_size] = terminal_size) -> None:
@@ -49,11 +49,11 @@ class Screen:
         return max(self._size().columns, 40)
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show *lines* in the place of those drawn before, as many as fit; elsewhere than on a terminal, nothing."""
+        """Replace the block with *lines*, as many as fit. Does nothing where there is no terminal."""
         if not self.live:
             return
         columns, rows = self._size()
-        # A line as wide as the terminal may wrap, and what is higher than it cannot be drawn over.
+        # A line of full width may wrap, and a block higher than the terminal cannot be redrawn.
         shown = [clip(line, columns - 1) for line in lines]
         if len(shown) > rows - 1:
             fit = max(rows - 2, 0)
@@ -62,7 +62,7 @@ class Screen:
             self._replace(shown)
 
     def write(self, text: str) -> None:
-        """Add *text*, of one line or several, for good: above what is drawn."""
+        """Write *text*, one or several lines, above the block."""
         drawn = self._drawn
         if drawn:
             self._replace(())
@@ -71,7 +71,7 @@ class Screen:
             self._replace(drawn)
 
     def end(self) -> None:
-        """Leave what is drawn where it is, and go on below it."""
+        """Keep the block as it is, and continue below it."""
         if self._drawn:
             self._drawn = ()
             print(file=self._out, flush=True)
@@ -90,7 +90,7 @@ def bar(part: float, cuts: Sequence[int] = (), cells: int = _BAR) -> str:
     A bar of which *part*, from 0 to 1, is filled.
 
     Args:
-        cuts: Where the shots of a film begin, in seconds, and where the last one ends; a line is drawn between shots.
+        cuts: The start of each shot and the end of the last, in seconds; a line is drawn between shots.
         cells: Its width in characters, without those lines.
     """
     drawn = ["█" if cell < round(part * cells) else "░" for cell in range(cells)]
@@ -100,20 +100,20 @@ def bar(part: float, cuts: Sequence[int] = (), cells: int = _BAR) -> str:
 
 
 def rendered(note: str | None) -> tuple[int, float] | None:
-    """The shot that is being made and the part of the video that is done, where *note* says so."""
+    """The shot being rendered and the part of the video that is done, if *note* has them."""
     found = _LOG_LINE.search(note or "")
     return None if found is None else (int(found[1]), min(int(found[2]) / 100, 1.0))
 
 
 def plain(text: str) -> str:
-    r"""*text* on one line without what would steer a terminal; the bytes of a file name as ``\xe9``."""
+    r"""*text* on one line without control characters; undecodable bytes of a file name as ``\xe9``."""
     readable = text.encode("utf-8", "backslashreplace").decode()
     line = " ".join(readable.split())
     return "".join(character for character in line if character.isprintable())
 
 
 def clip(text: str, columns: int) -> str:
-    """*text* cut to *columns* of a terminal, in which Chinese and most emoji take two each."""
+    """*text* cut to *columns* of a terminal. Chinese characters and most emoji take two columns."""
     if text.isascii() and len(text) <= columns:
         return text
     used, end = 0, 0
@@ -125,7 +125,7 @@ def clip(text: str, columns: int) -> str:
 
 
 def paragraph(head: str, text: str, width: int) -> str:
-    """*text* in lines of at most *width*, the first behind *head* and the others below each other."""
+    """*text* wrapped at *width*, with *head* before the first line and the others indented as far."""
     body = textwrap.wrap(text, max(width - len(head), 20), break_long_words=False, break_on_hyphens=False)
     return (head + f"\n{' ' * len(head)}".join(body)).rstrip()
 

@@ -1,4 +1,4 @@
-"""``kling-mcp jobs --watch``: what becomes of open jobs, as the ledger tells it."""
+"""``kling-mcp jobs --watch``: follows open jobs in the ledger."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["watch"]
 
 _LOOK_SECONDS: Final = 1.0
 _CTRL_C: Final = 130
-"""What a shell makes of a program that Ctrl-C ended."""
+"""The exit code of a program that was interrupted."""
 _LONGEST_PROMPT: Final = 200
 _NEARLY: Final = 0.99
-"""The most that is shown of a bar that time alone has filled."""
+"""The most that a bar shows while only the elapsed time is known."""
 _BAR: Final = 20
-_HOW: Final = "Ctrl-C ends the watching, not the jobs; the assistant's server moves them."
+_HOW: Final = "Ctrl-C stops watching. The jobs go on in the assistant's server."
 
 
 def watch(
@@ -38,15 +38,15 @@ def watch(
     only: str | None = None,
 ) -> int:
     """
-    Show open jobs until none is open: a bar each on a terminal, elsewhere a line whenever something happens.
+    Follow open jobs until all have ended: a bar for each on a terminal, elsewhere a line for each change.
 
-    A job in state unknown can stay so until its user settles it; it is shown, and not waited for.
+    A job in state unknown is shown and not waited for: it may stay so until the user settles it.
 
     Args:
         only: The id of the one job to follow; None for all of them.
 
     Returns:
-        0, or 130 where Ctrl-C ended it.
+        0, or 130 after Ctrl-C.
 
     Raises:
         LedgerUnavailable: The ledger cannot be read.
@@ -57,7 +57,7 @@ def watch(
             screen.draw([*(line for job in going_on for line in _picture(job, now_ms())), _HOW])
             pause(_LOOK_SECONDS)
         screen.draw([])
-        watched.last_words()
+        watched.summarize()
     except KeyboardInterrupt:
         return _CTRL_C
     finally:
@@ -66,7 +66,7 @@ def watch(
 
 
 class _Watched:
-    """The jobs that were open at any look, and what was last said of each."""
+    """The jobs seen open so far, and what was last written about each."""
 
     def __init__(self, ledger: Ledger, screen: Screen, only: str | None) -> None:
         self._ledger = ledger
@@ -76,7 +76,7 @@ class _Watched:
         self._unknown: list[str] = []
 
     def look(self, now_ms: int) -> Sequence[Job]:
-        """Say what is new, and return the jobs to which something may still happen by itself, the oldest first."""
+        """Write what has changed, and return the jobs that may still change, oldest first."""
         unfinished = [job for job in self._ledger.unfinished() if self._only in {None, job.job_id}]
         open_now = {job.job_id for job in unfinished}
         before = [self._only] if self._only and not self._said else self._said
@@ -97,21 +97,21 @@ class _Watched:
             self._screen.write(f"{moment(now_ms)}  {job.job_id}  {words}")
         self._said[job.job_id] = news
 
-    def last_words(self) -> None:
-        """Why there is nothing more to watch."""
+    def summarize(self) -> None:
+        """Say why there is nothing more to watch."""
         if self._only is None:
-            self._screen.write("No job is open." if not self._unknown else "Nothing more happens by itself.")
+            self._screen.write("No job is open." if not self._unknown else "No other job is open.")
         for job_id in self._unknown:
             self._screen.write(f"In state unknown, so perhaps charged: kling-mcp jobs {job_id} says what to do.")
 
 
 def _going_on(job: Job) -> bool:
-    """Whether something may still happen by itself to *job*, which is unfinished: for a finished one, a download."""
+    """Whether *job*, which is unfinished, may still change without the user; a finished one may be downloading."""
     return job.state != "unknown" and job.save_trouble is None
 
 
 def _end(job: Job) -> str:
-    """How *job* ended, what it cost, and where its video is or why there is none."""
+    """How *job* ended, its cost, and where its video is or why there is none."""
     paid = f"{job.state.replace('_', ' ')}, {price(job)}"
     if job.saved_to is not None:
         return f"{paid}: {short_path(Path(job.saved_to))}"
@@ -121,14 +121,14 @@ def _end(job: Job) -> str:
 
 
 def _picture(job: Job, now_ms: int) -> tuple[str, str]:
-    """Two lines: which job it is, and how far."""
+    """Two lines: the job, and its bar."""
     part = _part(job, now_ms)
     head = f"{job.job_id}  {job.intent.model}  {price(job)}  {plain(prompt_of(job, _LONGEST_PROMPT))}"
     return head, f"    {bar(part, cuts_of(job), _BAR)} {part:4.0%}  {plain(describe_status(job, now_ms))}"
 
 
 def _part(job: Job, now_ms: int) -> float:
-    """How much of *job* is done: as its note says, else by the time that it should take."""
+    """How much of *job* is done, by its note if that says so, else by its expected time."""
     if job.state == "completed":
         return 1.0
     if job.state == "running" and (noted := rendered(job.progress_note)) is not None:

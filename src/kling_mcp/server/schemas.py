@@ -85,8 +85,8 @@ def job_schema(catalog: Catalog, tool: Tool, *, short: bool = False) -> Schema:
     The input of a tool that starts a job, over all models that it can use.
 
     Args:
-        short: Whether to leave out what some models take otherwise or can do without, and ``take``
-            and ``wait_seconds``; every call is read as if they were listed.
+        short: Whether to leave out optional arguments that only some modes take, and ``take`` and ``wait_seconds``.
+            They are accepted all the same.
     """
     suitable = _endpoints_for(catalog, tool)
     usual = catalog.default_of(*modes_of(catalog, tool)).model

@@ -272,8 +272,8 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="create_voice",
             title="Create voice",
-            description="Spends money ({prices}): makes a voice of a recording, for voice_ids and voice_id. Its "
-            "name is in kling://voices.",
+            description="Spends money ({prices}): makes a voice from a recording, for voice_ids and voice_id. "
+            "kling://voices lists them.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="create_voice", short=True),
             gives=JobView,
