@@ -129,6 +129,7 @@ def test_every_model_takes_what_the_demo_asks_of_it(model: str, shots: int | Non
 WRONG = {
     "a picture that is not there": (["--image", "nowhere.png"], 2, "which is not a file"),
     "an unknown model": (["--model", "o3-standart"], 2, "The nearest is o3-standard"),
+    "a model that takes no picture to animate": (["--model", "lipsync"], 2, "animates no picture"),
     "no shots": (["--shots", "0"], 2, "It takes 1 to 6"),
     "seven shots": (["--shots", "7"], 2, "It takes 1 to 6"),
     "shots where the model takes one": (["--model", "o1-standard", "--shots", "3"], 2, "It takes 1 with o1-standard"),

@@ -124,7 +124,8 @@ class FilmDriver:
             arguments = {**call.arguments, "take": step.take}
             draft = await self._jobs.prepare(plan(self._catalog, call.tool, arguments, call.endpoint), arguments)
             started = await self._jobs.start(draft, film_step=step)
-            self._stopping = self._stopping or started.job.fault == faults.STOPPED
+            # Of its own job only: one that another server had stopped says nothing of this one.
+            self._stopping = self._stopping or (started.fresh and started.job.fault == faults.STOPPED)
         except FilmPaused:
             return
         except KlingError as error:

@@ -282,7 +282,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="edit_video",
             title="Edit video",
-            description="Spends money ({prices}): changes a video by its prompt.",
+            description="Spends money ({prices}): edits a video by its prompt.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="edit_video", short=True),
             gives=JobView,
@@ -309,7 +309,7 @@ TOOLS: Final[dict[str, Tool]] = {
         Tool(
             name="talking_avatar",
             title="Talking avatar",
-            description="Spends money ({prices}): a pictured person speaks an audio.",
+            description="Spends money ({prices}): a pictured person speaks audio.",
             annotations=_SPENDS,
             takes=partial(job_schema, tool="talking_avatar", short=True),
             gives=JobView,
