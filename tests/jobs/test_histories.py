@@ -28,6 +28,7 @@ STEPS = int(os.environ.get("KLING_MCP_TEST_STEPS", "20000"))
 STEPS_OF_A_HISTORY = 60
 ENOUGH_FOR_A_BUG = 300
 """Histories within which a bug has to show."""
+RUNS_AT_MOST = 3
 
 
 @pytest.fixture(autouse=True)
@@ -84,14 +85,22 @@ def test_no_history_of_the_real_program_pays_twice_or_loses_a_video(part: int, l
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_program_with_a_bug_is_found_out(bug: str, loop: asyncio.AbstractEventLoop) -> None:
-    machine = _machine(BUGS[bug], loop)
+    """
+    The service's short waits take real time. Where one ends early, Hypothesis meets another history than it expects and
+    raises `Flaky`: while it handles a check that failed, or before any did. The second says nothing of the bug, so other
+    histories follow.
+    """
+    for number in range(RUNS_AT_MOST):
+        machine = _machine(BUGS[bug], loop)
+        with pytest.raises((AssertionError, Flaky)) as found:
+            _run(machine, ENOUGH_FOR_A_BUG, Phase.generate, always_the_same=number == 0)
+        assert machine.steps <= ENOUGH_FOR_A_BUG * (STEPS_OF_A_HISTORY + 1)
+        if _is_a_failed_check(found.value):
+            return
 
-    with pytest.raises((AssertionError, Flaky)) as found:
-        _run(machine, ENOUGH_FOR_A_BUG, Phase.generate, always_the_same=True)
+    pytest.fail(f"{RUNS_AT_MOST} runs ended before a check failed")
 
-    # The service's short waits take real time: where one ends early, Hypothesis sees another history in the second run,
-    # and raises its own error while it handles ours.
-    error = found.value
+
+def _is_a_failed_check(error: BaseException) -> bool:
     causes = [error, error.__context__, error.__cause__, *getattr(error, "exceptions", ())]
-    assert any(isinstance(cause, AssertionError) for cause in causes)
-    assert machine.steps <= ENOUGH_FOR_A_BUG * (STEPS_OF_A_HISTORY + 1)
+    return any(isinstance(cause, AssertionError) for cause in causes)
