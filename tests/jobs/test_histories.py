@@ -87,8 +87,8 @@ def test_no_history_of_the_real_program_pays_twice_or_loses_a_video(part: int, l
 def test_a_program_with_a_bug_is_found_out(bug: str, loop: asyncio.AbstractEventLoop) -> None:
     """
     The service's short waits take real time. Where one ends early, Hypothesis meets another history than it expects and
-    raises `Flaky`: while it handles a check that failed, or before any did. The second says nothing of the bug, so other
-    histories follow.
+    raises `Flaky`: while it handles a check that failed, or before any did. The second says nothing of the bug, so
+    other histories follow.
     """
     for number in range(RUNS_AT_MOST):
         machine = _machine(BUGS[bug], loop)
